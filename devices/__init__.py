@@ -1,0 +1,1 @@
+"""Tango device classes, the server executable and the operator's command line."""

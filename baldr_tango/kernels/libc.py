@@ -52,7 +52,9 @@ def _fill_timespec(builder: Any, spec: Any, nanoseconds: Any) -> None:
 def _monotonic(typingctx: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         spec, pointer = _timespec(builder)
-        _call(builder, "clock_gettime", _I32, [(_I32, ir.Constant(_I32, CLOCK_MONOTONIC)), (_POINTER, pointer)])
+        _call(
+            builder, "clock_gettime", _I32, [(_I32, ir.Constant(_I32, CLOCK_MONOTONIC)), (_POINTER, pointer)]
+        )
         zero = ir.Constant(_I32, 0)
         seconds = builder.load(builder.gep(spec, [zero, zero]))
         rest = builder.load(builder.gep(spec, [zero, ir.Constant(_I32, 1)]))

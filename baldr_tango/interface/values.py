@@ -1,0 +1,350 @@
+"""Every value a beam publishes: status keys first, then counters, figures of merit, spectra, images.
+
+A value exists once, here, with its type, unit and meaning. Tango attributes, the ``status`` reply and
+the manual's tables are derived from this list.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from baldr_tango.names import LoopState, RtcState
+
+
+@dataclass(frozen=True)
+class Value:
+    """One published value."""
+
+    name: str
+    kind: type
+    """bool, int, float or str; an `enum.IntEnum` adds labels while the number stays the same."""
+    doc: str
+    unit: str = ""
+    label: str = ""
+    format: str = ""
+    shape: Literal["scalar", "spectrum", "image"] = "scalar"
+    max_dim: tuple[int, int] = (1, 0)
+    """Largest x and y size of a spectrum or an image."""
+    minimum: float | None = None
+    maximum: float | None = None
+    warning: tuple[float | None, float | None] = (None, None)
+    alarm: tuple[float | None, float | None] = (None, None)
+    archive_change: float | None = None
+    """Smallest change worth archiving (numbers only); 0 archives every publication that differs."""
+    status_key: bool = False
+    """One of the commander's 15 status keys."""
+    expert: bool = False
+    slow: bool = False
+    """Large: published at the image rate."""
+
+    @property
+    def enum(self) -> type[enum.IntEnum] | None:
+        """The enumeration, if the value is one."""
+        return self.kind if issubclass(self.kind, enum.IntEnum) else None
+
+
+def _status(name: str, kind: type, doc: str, **more: object) -> Value:
+    return Value(name, kind, doc, status_key=True, **more)  # type: ignore[arg-type]
+
+
+def _spectrum(name: str, doc: str, size: int, unit: str = "", **more: object) -> Value:
+    return Value(name, float, doc, unit, shape="spectrum", max_dim=(size, 0), format="%9.5f", **more)  # type: ignore[arg-type]
+
+
+_LARGEST_FRAME: Final = 256
+_MOST_MODES: Final = 4096
+
+VALUES: Final[tuple[Value, ...]] = (
+    _status("TT_state", LoopState, "tip/tilt loop: 0 open, 1 closed", label="Tip/tilt loop"),
+    _status("HO_state", LoopState, "high-order loop: 0 open, 1 closed", label="High-order loop"),
+    _status("mode", str, "observing mode: bright or faint", label="Observing mode"),
+    _status("phasemask", str, "phase mask whose calibration is loaded", label="Phase mask"),
+    _status(
+        "frequency",
+        float,
+        "camera frame rate that the loop was derived for",
+        unit="Hz",
+        label="Frame rate",
+        format="%8.2f",
+        minimum=0.0,
+        archive_change=0.1,
+    ),
+    _status("configured", int, "1 when a reconstructor is loaded", label="Configured", minimum=0, maximum=1),
+    _status("ctrl_type", str, "controller type: PID or LEAKY", label="Controller type"),
+    _status("config_file", str, "calibration file in force", label="Calibration file"),
+    _status("inj_enabled", int, "1 while a signal is injected", label="Injection", minimum=0, maximum=1),
+    _status(
+        "auto_loop",
+        int,
+        "1 when loops close and open by themselves",
+        label="Automation",
+        minimum=0,
+        maximum=1,
+    ),
+    _status(
+        "close_on_strehl",
+        float,
+        "Strehl limit above which automation closes",
+        label="Close on Strehl",
+        format="%6.3f",
+        archive_change=0.001,
+    ),
+    _status(
+        "open_on_strehl",
+        float,
+        "Strehl limit below which automation opens",
+        label="Open on Strehl",
+        format="%6.3f",
+        archive_change=0.001,
+    ),
+    _status(
+        "close_on_snr",
+        float,
+        "SNR limit above which automation closes",
+        label="Close on SNR",
+        format="%6.2f",
+        archive_change=0.01,
+    ),
+    _status(
+        "open_on_snr",
+        float,
+        "SNR limit below which automation opens",
+        label="Open on SNR",
+        format="%6.2f",
+        archive_change=0.01,
+    ),
+    _status("TT_offsets", int, "1 while tip/tilt offsets are applied", label="Tip/tilt offsets"),
+    Value("rtc_state", RtcState, "what the real-time thread is doing", label="RTC state"),
+    Value("fault_reason", str, "why the loops were opened by a safety limit, or empty", label="Fault"),
+    Value("warnings", str, "what the loaded configuration deserves to be looked at for", label="Warnings"),
+    Value(
+        "frames",
+        int,
+        "frames processed since start",
+        label="Frames",
+        minimum=0,
+        archive_change=1000,
+    ),
+    Value(
+        "lost_frames",
+        int,
+        "frames that the camera counted and the loop did not see",
+        label="Lost frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value("stale_wakeups", int, "wake-ups without a new frame", label="Stale wake-ups", expert=True),
+    Value(
+        "skipped_frames",
+        int,
+        "frames skipped because their flux was not positive and finite",
+        label="Skipped frames",
+        archive_change=0,
+    ),
+    Value(
+        "torn_frames", int, "frames given up because the camera kept overwriting them", label="Torn frames"
+    ),
+    Value(
+        "limited_modes",
+        int,
+        "times a mode or the tip/tilt map was reset by its limit",
+        label="Limited modes",
+        archive_change=0,
+    ),
+    Value("muted_modes", int, "high-order modes muted after too many violations", label="Muted modes"),
+    Value("write_errors", int, "mirror commands that could not be written", label="DM write errors"),
+    Value("stream_reopens", int, "times the streams were opened again", label="Stream re-opens"),
+    Value(
+        "frame_rate",
+        float,
+        "frames per second over the last second",
+        unit="Hz",
+        label="Measured rate",
+        format="%8.2f",
+        archive_change=1.0,
+    ),
+    Value(
+        "latency_p50",
+        float,
+        "median time from wake-up to command written, last seconds",
+        unit="us",
+        label="Latency p50",
+        format="%8.1f",
+        archive_change=1.0,
+    ),
+    Value(
+        "latency_p99",
+        float,
+        "99th percentile of the latency, last seconds",
+        unit="us",
+        label="Latency p99",
+        format="%8.1f",
+        archive_change=5.0,
+    ),
+    Value(
+        "latency_max",
+        float,
+        "largest latency since start",
+        unit="us",
+        label="Latency max",
+        format="%8.1f",
+        archive_change=10.0,
+    ),
+    Value(
+        "jitter_p50",
+        float,
+        "median departure of the frame interval from the nominal period, last seconds",
+        unit="us",
+        label="Jitter p50",
+        format="%8.1f",
+        archive_change=1.0,
+    ),
+    Value(
+        "jitter_p99",
+        float,
+        "99th percentile of the jitter, last seconds",
+        unit="us",
+        label="Jitter p99",
+        format="%8.1f",
+        archive_change=5.0,
+    ),
+    Value(
+        "jitter_max",
+        float,
+        "largest jitter since start",
+        unit="us",
+        label="Jitter max",
+        format="%8.1f",
+        archive_change=10.0,
+    ),
+    Value(
+        "flux",
+        float,
+        "sum of the dark-subtracted frame (ADU)",
+        label="Flux",
+        format="%10.0f",
+        archive_change=100.0,
+    ),
+    Value(
+        "snr",
+        float,
+        "mean over actuators of temporal mean over standard deviation",
+        label="SNR",
+        format="%7.2f",
+        archive_change=0.1,
+    ),
+    Value(
+        "strehl",
+        float,
+        "Strehl ratio estimated from the high-order residual (extended Marechal)",
+        label="Strehl estimate",
+        format="%6.3f",
+        minimum=0.0,
+        maximum=1.0,
+        archive_change=0.005,
+    ),
+    Value(
+        "rmse_est",
+        float,
+        "mean of the exterior pixels (ADU)",
+        label="Exterior flux",
+        format="%8.2f",
+        archive_change=1.0,
+    ),
+    Value(
+        "residual_rms",
+        float,
+        "rms of the high-order modal errors, as optical path difference",
+        unit="nm",
+        label="HO residual",
+        format="%7.1f",
+        archive_change=1.0,
+    ),
+    Value(
+        "tip_tilt_rms",
+        float,
+        "rms of the two tip/tilt errors over the last second (DM units)",
+        label="Tip/tilt residual",
+        format="%9.5f",
+        archive_change=0.0001,
+    ),
+    Value(
+        "dm_rms",
+        float,
+        "rms of the newest DM command (DM units)",
+        label="DM rms",
+        format="%8.4f",
+        archive_change=0.0001,
+    ),
+    Value(
+        "dm_peak",
+        float,
+        "largest absolute value of the newest DM command (DM units)",
+        label="DM peak",
+        format="%8.4f",
+        warning=(None, 0.35),
+        archive_change=0.001,
+    ),
+    Value("telemetry_on", bool, "telemetry is being written", label="Telemetry"),
+    Value("telemetry_file", str, "telemetry file being written, or the last one", label="Telemetry file"),
+    Value(
+        "telemetry_frames",
+        int,
+        "frames written to telemetry files",
+        label="Frames written",
+        archive_change=1000,
+    ),
+    Value(
+        "telemetry_overruns",
+        int,
+        "frames that left the ring before they were written",
+        label="Telemetry overruns",
+        archive_change=0,
+    ),
+    Value("telemetry_error", str, "why telemetry cannot be written, or empty", label="Telemetry error"),
+    _spectrum("e_LO", "newest tip/tilt errors (DM units)", _MOST_MODES, label="LO errors"),
+    _spectrum(
+        "u_LO", "newest tip/tilt controller outputs (DM units)", _MOST_MODES, label="LO outputs", expert=True
+    ),
+    _spectrum("e_HO", "newest high-order errors (DM units)", _MOST_MODES, label="HO errors"),
+    _spectrum(
+        "u_HO",
+        "newest high-order controller outputs (DM units)",
+        _MOST_MODES,
+        label="HO outputs",
+        expert=True,
+    ),
+    _spectrum("signal", "newest sensor signal per actuator", _MOST_MODES, label="Signal"),
+    _spectrum(
+        "dm_command",
+        "newest map in the DM channel, corners included (DM units)",
+        _MOST_MODES,
+        label="DM command",
+    ),
+    Value(
+        "frame",
+        int,
+        "newest camera frame (ADU)",
+        label="Frame",
+        shape="image",
+        max_dim=(_LARGEST_FRAME, _LARGEST_FRAME),
+        slow=True,
+    ),
+    Value(
+        "dm_map",
+        float,
+        "newest DM command on the mirror's grid (DM units)",
+        label="DM map",
+        format="%8.4f",
+        shape="image",
+        max_dim=(64, 64),
+        slow=True,
+    ),
+)
+
+
+def status_names() -> tuple[str, ...]:
+    """The 15 status keys in the commander's order."""
+    return tuple(value.name for value in VALUES if value.status_key)

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from baldr_tango.errors import RequestError
 
-Json: TypeAlias = None | bool | int | float | str | list[Any] | dict[str, Any]
+Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 REQUIRED: Final = inspect.Parameter.empty
 """Default of an argument that must be given."""
@@ -67,7 +67,8 @@ class Argument:
         if self.kind not in (str, int, float, bool):
             return value
         raise RequestError(
-            f"{command}: argument {self.name} must be {_plain(self.kind)}, found {type(value).__name__} {value!r}"
+            f"{command}: argument {self.name} must be {_plain(self.kind)},"
+            f" found {type(value).__name__} {value!r}"
         )
 
 

@@ -1,0 +1,1 @@
+"""Calibration procedures: measure an instrument through its streams and write its calibration files."""

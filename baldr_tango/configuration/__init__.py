@@ -1,0 +1,1 @@
+"""Configuration: the runtime file, calibration files, and the parameters derived from both."""

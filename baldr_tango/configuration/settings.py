@@ -1,0 +1,309 @@
+"""Tables of the runtime file, each key declared once: default, meaning, unit, allowed range."""
+
+# ruff: noqa: RUF009 - `key` returns a dataclass field, which is what a default may be
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from baldr_tango.configuration.schema import Gain, key
+
+
+@dataclass(frozen=True)
+class InstrumentSettings:
+    """Table ``[instrument]``: which beams there are and under which names."""
+
+    beams: tuple[int, ...] = key(
+        (1, 2, 3, 4), "Beams that this instrument has.", minimum=1, maximum=4, length=(1, 4)
+    )
+    tango_prefix: str = key("asgard/baldr", "Tango domain and family; beam n is the device <prefix>/n.")
+    server_instance: str = key("main", "Instance name of the Tango device server BaldrRTC.")
+    state: Path = key(
+        Path("~/.local/state/baldr"), "Directory of everything that is written; {state} in other paths."
+    )
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Table ``[streams]``: the shared-memory streams of a beam; {beam} stands for its number."""
+
+    directory: str = key(
+        "", "Directory of the streams; empty: $MILK_SHM_DIR if it exists, else /dev/shm, else /tmp."
+    )
+    camera: str = key("baldr{beam}", "Stream of wavefront-sensor frames.")
+    dm_command: str = key("dm{beam}disp02", "DM channel that the real-time loop writes.")
+    dm_combined: str = key("dm{beam}", "Stream of the summed DM channels, which wakes the DM server.")
+    semaphore: int = key(
+        1, "Semaphore of the streams on which the loop waits and posts.", minimum=0, maximum=9
+    )
+    silent_after_s: float = key(
+        0.5, "Time without a frame after which the camera counts as silent.", unit="s", above=0, maximum=60
+    )
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """Table ``[endpoints]``: where ZMQ servers listen."""
+
+    commander_host: str = key("127.0.0.1", "Interface on which the commander of each beam listens.")
+    commander_first_port: int = key(
+        6662, "Commander port of beam 1; beam n has this plus n - 1.", minimum=1, maximum=65532
+    )
+    camera: str = key("tcp://127.0.0.1:6667", "Endpoint of the camera server.")
+    mds: str = key("tcp://127.0.0.1:5555", "Endpoint of the multi-device server (MDS).")
+    dm_server: str = key("tcp://127.0.0.1:6666", "Endpoint of the DM server.")
+    timeout_s: float = key(1.0, "Longest wait for an answer of a peer server.", unit="s", above=0, maximum=60)
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Table ``[calibration]``: which calibration file a beam loads."""
+
+    file: Path = key(
+        Path("{state}/calibration/baldr_config_{beam}.toml"),
+        "Calibration file; a directory is searched for the newest baldr_config_<beam>_<mode>_*.toml.",
+    )
+    mask: str = key("H3", "Phase mask: name of the table inside the calibration file.")
+    mode: str = key("bright", "Observing mode.", choices=("bright", "faint"))
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Table ``[loop]``: signal processing of the real-time loop."""
+
+    bad_pixels: str = key(
+        "neighbours",
+        "Repair of bad pixels: mean of the good neighbours, or median of the frame (slower).",
+        choices=("neighbours", "median"),
+    )
+    boxcar: int = key(
+        1, "Frames of the running weighted mean of the signal; 1: none.", minimum=1, maximum=1000
+    )
+    pedestal_adu: float = key(
+        1000.0, "Dark level taken where the calibration file has none.", unit="ADU", minimum=0, maximum=1e6
+    )
+    frame_rate_hz: float = key(
+        1000.0,
+        "Frame rate assumed when the camera server does not answer; 0: that of the calibration file.",
+        unit="Hz",
+        minimum=0,
+        maximum=10000,
+    )
+    nm_per_dm_unit: float = key(
+        7000.0, "Optical path difference of one DM unit.", unit="nm", above=0, maximum=1e6
+    )
+    wavelength_nm: float = key(
+        1650.0, "Wavelength at which the Strehl ratio is quoted.", unit="nm", above=0, maximum=1e5
+    )
+    snr_frames: int = key(
+        1000,
+        "Frames over which the signal-to-noise ratio is estimated.",
+        unit="frames",
+        minimum=2,
+        maximum=1000000,
+    )
+    ring_frames: int = key(
+        4096, "Frames that the telemetry ring in memory holds.", unit="frames", minimum=16, maximum=1000000
+    )
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """Tables ``[control_lo]`` and ``[control_ho]``: the controller of one loop.
+
+    A gain is one number for all modes, or a list with one number per mode.
+    """
+
+    type: str = key(
+        "", "Controller; empty: the one named by the calibration file.", choices=("", "PID", "LEAKY")
+    )
+    kp: Gain = key(0.0, "Proportional gain (PID).")
+    ki: Gain = key(0.3, "Integral gain (PID); gain K (LEAKY).")
+    kd: Gain = key(0.0, "Derivative gain (PID).")
+    leak: Gain = key(0.99, "Fraction of the integral kept per frame (alpha of LEAKY).", minimum=0, maximum=1)
+    lower: Gain = key(-2.0, "Lower bound of integral and output.", unit="DM units")
+    upper: Gain = key(2.0, "Upper bound of integral and output.", unit="DM units")
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """Table ``[limits]``: when the loop protects the mirror."""
+
+    command: float = key(
+        0.4, "Largest absolute DM command; beyond it the loops open.", unit="DM units", above=0, maximum=1
+    )
+    lo_command: float = key(
+        0.3,
+        "Largest absolute tip/tilt map; beyond it that controller restarts.",
+        unit="DM units",
+        above=0,
+        maximum=1,
+    )
+    ho_mode: float = key(
+        0.1,
+        "Largest absolute high-order mode; beyond it that mode restarts.",
+        unit="DM units",
+        above=0,
+        maximum=1,
+    )
+    ho_violations: int = key(
+        100, "Violations after which a high-order mode is switched off.", minimum=1, maximum=1000000000
+    )
+
+
+@dataclass(frozen=True)
+class RealtimeSettings:
+    """Table ``[realtime]``: scheduling of the real-time thread."""
+
+    priority: int = key(50, "SCHED_FIFO priority; 0: normal scheduling.", minimum=0, maximum=99)
+    cpus: tuple[int, ...] = key((), "CPUs on which the thread may run; empty: all.", minimum=0, maximum=4095)
+    lock_memory: bool = key(True, "Lock the process in memory.")
+
+
+TELEMETRY_DEFAULT_FIELDS = (
+    "frame",
+    "time_ns",
+    "latency_ns",
+    "LO_servo_mode",
+    "HO_servo_mode",
+    "flags",
+    "img",
+    "signal",
+    "e_LO",
+    "u_LO",
+    "e_HO",
+    "u_HO",
+    "c_inj",
+    "command",
+    "flux",
+    "rmse_est",
+    "snr",
+    "strehl",
+)
+
+
+@dataclass(frozen=True)
+class TelemetrySettings:
+    """Table ``[telemetry]``: what is recorded, where, and how much."""
+
+    record: bool = key(False, "Record from the start.")
+    directory: Path = key(
+        Path("{state}/telemetry"), "Directory; each beam writes into its sub-directory beamN."
+    )
+    fields: tuple[str, ...] = key(
+        TELEMETRY_DEFAULT_FIELDS, "Telemetry fields that are recorded; raw images are thinned by image_every."
+    )
+    image_every: int = key(
+        100, "Record one raw image of this many frames; 0: none.", unit="frames", minimum=0, maximum=1000000
+    )
+    chunk_s: float = key(0.5, "Time between two writes to disk.", unit="s", above=0, maximum=60)
+    file_mb: float = key(256.0, "Size at which a new file is begun.", unit="MB", above=0, maximum=1e6)
+    file_s: float = key(600.0, "Age at which a new file is begun.", unit="s", above=0, maximum=1e6)
+    keep_files: int = key(
+        0, "Files kept per beam, the oldest are deleted; 0: all.", minimum=0, maximum=1000000
+    )
+    min_free_mb: float = key(
+        1024.0, "Free disk space below which recording stops.", unit="MB", minimum=0, maximum=1e9
+    )
+    compression: str = key("none", "Compression of the files.", choices=("none", "lzf", "gzip"))
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """Table ``[simulator]``: the virtual instrument."""
+
+    plant: str = key(
+        "optical",
+        "Zernike wavefront sensor with turbulence, or linear: interaction matrix of the calibration.",
+        choices=("optical", "linear"),
+    )
+    rate_hz: float = key(
+        1000.0,
+        "Frame rate; 0: that of the calibration file of the first beam (linear plant only).",
+        unit="Hz",
+        minimum=0,
+        maximum=10000,
+    )
+    seed: int = key(1, "Seed of every random number.", minimum=0, maximum=2**31 - 1)
+    drop_every: int = key(
+        0,
+        "Rehearsal of a fault: leave out one frame of this many; 0: none.",
+        unit="frames",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+
+    wavelength_nm: float = key(1650.0, "Wavelength of the wavefront sensor.", unit="nm", above=0, maximum=1e5)
+    telescope_diameter_m: float = key(1.8, "Diameter of the telescope.", unit="m", above=0, maximum=100)
+    pupil_pixels: float = key(
+        12.0, "Diameter of the pupil on the detector.", unit="pixels", above=0, maximum=512
+    )
+    secondary_ratio: float = key(
+        0.14, "Diameter of the secondary obstruction over that of the pupil.", minimum=0, maximum=0.9
+    )
+    mask_diameter_lambda_over_d: float = key(
+        1.06, "Diameter of the phase-mask dot (N'Diaye et al. 2013).", unit="lambda/D", above=0, maximum=20
+    )
+    mask_depth_rad: float = key(
+        math.pi / 2,
+        "Phase shift of the phase-mask dot (N'Diaye et al. 2013).",
+        unit="rad",
+        minimum=-7,
+        maximum=7,
+    )
+    dm_coupling: float = key(
+        0.15, "Height of an actuator's influence function at its neighbour.", above=0, maximum=0.9
+    )
+    dm_pitch_pixels: float = key(
+        1.2, "Distance of two actuators on the detector.", unit="pixels", above=0, maximum=64
+    )
+    dm_flat: float = key(0.5, "Flat of the mirror.", unit="DM units", minimum=0, maximum=1)
+    nm_per_dm_unit: float = key(
+        7000.0, "Optical path difference of one DM unit.", unit="nm", above=0, maximum=1e6
+    )
+
+    turbulence: bool = key(True, "Turbulence at the start.")
+    residual_rms_nm: float = key(
+        110.0, "Wavefront error that the first stage leaves.", unit="nm", minimum=0, maximum=10000
+    )
+    wind_speed_m_s: float = key(10.0, "Speed of the frozen turbulence.", unit="m/s", minimum=0, maximum=100)
+    outer_scale_m: float = key(25.0, "Outer scale of the turbulence.", unit="m", above=0, maximum=10000)
+    first_stage_actuators: int = key(
+        9, "Actuators of the first stage across the pupil.", minimum=1, maximum=100
+    )
+    first_stage_rejection: float = key(
+        0.9, "Fraction of the amplitude that the first stage removes inside its band.", minimum=0, maximum=1
+    )
+    tip_tilt_rms_nm: float = key(
+        60.0, "Tip/tilt that the first stage leaves.", unit="nm", minimum=0, maximum=10000
+    )
+    vibration_hz: tuple[float, ...] = key(
+        (), "Frequencies of tip/tilt vibrations.", unit="Hz", above=0, maximum=5000
+    )
+    vibration_nm: tuple[float, ...] = key(
+        (), "Amplitudes of these vibrations.", unit="nm rms", minimum=0, maximum=10000
+    )
+
+    flux_adu: float = key(60000.0, "Sum of one frame without pedestal.", unit="ADU", minimum=0, maximum=1e9)
+    read_noise_adu: float = key(2.0, "Read noise of a pixel.", unit="ADU rms", minimum=0, maximum=1e5)
+    electrons_per_adu: float = key(
+        1.0, "Photo-electrons per ADU, which sets the photon noise.", unit="e/ADU", above=0, maximum=1e5
+    )
+    pedestal_adu: float = key(1000.0, "Level of a dark frame.", unit="ADU", minimum=0, maximum=1e6)
+
+    disturbance_lo: tuple[float, ...] = key(
+        (0.0, 0.0),
+        "Static disturbance of each low-order mode (linear plant).",
+        unit="DM units",
+        minimum=-1,
+        maximum=1,
+    )
+    disturbance_rms: float = key(
+        0.01,
+        "Varying disturbance of each actuator (linear plant).",
+        unit="DM units rms",
+        minimum=0,
+        maximum=1,
+    )

@@ -1,0 +1,123 @@
+"""Controllers: difference equations per mode, one step per frame. No time step appears anywhere."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from baldr_tango.kernels.jit import kernel
+
+PID: Final = 0
+LEAKY: Final = 1
+
+
+@kernel
+def pid_step(
+    error: Any,
+    set_point: Any,
+    kp: Any,
+    ki: Any,
+    kd: Any,
+    lower: Any,
+    upper: Any,
+    integral: Any,
+    previous: Any,
+    output: Any,
+) -> None:
+    """Advance a PID controller by one frame.
+
+    ``I <- clamp(I + ki e)``, ``u = clamp(kp e + I + kd (e - e_previous))``: the clamp of the integral is
+    the anti-windup.
+
+    error : (M,) float32 measured mode errors; e = error - set_point
+    set_point, kp, ki, kd, lower, upper : (M,) float64
+    integral, previous : (M,) float64 state, changed in place
+    output : (M,) float32, overwritten
+    """
+    for i in range(error.size):
+        e = np.float64(error[i]) - set_point[i]
+        accumulated = min(max(integral[i] + ki[i] * e, lower[i]), upper[i])
+        u = kp[i] * e + accumulated + kd[i] * (e - previous[i])
+        integral[i] = accumulated
+        previous[i] = e
+        output[i] = np.float32(min(max(u, lower[i]), upper[i]))
+
+
+@kernel
+def leaky_step(
+    error: Any,
+    set_point: Any,
+    gain: Any,
+    leak: Any,
+    lower: Any,
+    upper: Any,
+    integral: Any,
+    previous: Any,
+    output: Any,
+) -> None:
+    """Advance a leaky integrator by one frame: ``u = I <- clamp(leak (I + gain e))``.
+
+    The legacy equation leaks the new term too, and has no clamp; the clamp is ours.
+
+    error : (M,) float32; set_point, gain, leak, lower, upper : (M,) float64
+    integral, previous : (M,) float64 state, changed in place; output : (M,) float32, overwritten
+    """
+    for i in range(error.size):
+        e = np.float64(error[i]) - set_point[i]
+        accumulated = min(max(leak[i] * (integral[i] + gain[i] * e), lower[i]), upper[i])
+        integral[i] = accumulated
+        previous[i] = e
+        output[i] = np.float32(accumulated)
+
+
+@kernel
+def limit_modes(
+    output: Any, limit: float, most: int, integral: Any, previous: Any, violations: Any, muted: Any
+) -> int:
+    """Reset every mode whose output exceeds its limit or is not finite; return how many did.
+
+    A mode that did so `most` times since the loop closed is muted until the loop is opened.
+
+    output : (M,) float32, integral, previous : (M,) float64, changed in place
+    violations, muted : (M,) int64, changed in place
+    """
+    reset = 0
+    for i in range(output.size):
+        if muted[i] != 0:
+            output[i] = np.float32(0.0)
+            integral[i] = 0.0
+            previous[i] = 0.0
+        elif not abs(output[i]) <= limit:  # true for NaN as well
+            output[i] = np.float32(0.0)
+            integral[i] = 0.0
+            previous[i] = 0.0
+            reset += 1
+            violations[i] += 1
+            if violations[i] >= most:
+                muted[i] = 1
+    return reset
+
+
+@kernel
+def largest(values: Any) -> float:
+    """Largest absolute value; infinity if any value is not finite."""
+    peak = 0.0
+    for i in range(values.size):
+        size = abs(np.float64(values[i]))
+        if not np.isfinite(size):
+            return np.inf
+        peak = max(peak, size)
+    return peak
+
+
+@kernel
+def rms(values: Any, used: Any) -> float:
+    """Root mean square over the entries with ``used != 0``; 0 when there are none."""
+    total = 0.0
+    counted = 0
+    for i in range(values.size):
+        if used[i] != 0:
+            total += np.float64(values[i]) * np.float64(values[i])
+            counted += 1
+    return np.sqrt(total / counted) if counted > 0 else 0.0

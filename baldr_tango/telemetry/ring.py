@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from baldr_tango.errors import ConfigError, RequestError
+from baldr_tango.kernels.atomics import fence, load_acquire, store_release
 from baldr_tango.telemetry.fields import FIELD_BY_NAME, SIZE_KEYS, TELEMETRY_FIELDS
 
 
@@ -50,7 +51,7 @@ class TelemetryRing:
     @property
     def write_index(self) -> int:
         """Records ever written."""
-        return int(self.index[0])
+        return int(load_acquire(self.index, 0))
 
     @property
     def oldest(self) -> int:
@@ -90,6 +91,7 @@ class TelemetryRing:
             }
         else:
             copy = {name: array[:0].copy() for name, array in self.fields.items()}
+        fence()
         overwritten = self.oldest - first  # by the loop, while we copied
         if overwritten > 0:
             first += overwritten
@@ -110,6 +112,7 @@ class TelemetryRing:
         while True:
             written = self.write_index
             value = np.array(array[(written - 1) % self.capacity if written else 0])
+            fence()
             if written == 0 or self.oldest < written:
                 return value
 
@@ -128,4 +131,4 @@ class TelemetryRing:
         written = self.write_index
         for name, array in self.fields.items():
             array[written % self.capacity] = values.get(name, 0)
-        self.index[0] = written + 1
+        store_release(self.index, 0, written + 1)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from baldr_tango.configuration.consistency import check_settings, check_shared_names
+from baldr_tango.configuration.document import absolute, read_document
+from baldr_tango.configuration.placeholders import fill_name, fill_path
+from baldr_tango.configuration.schema import (
+    KeyRow,
+    build,
+    check_table,
+    declared_keys,
+    describe,
+    fault,
+    unknown,
+)
 from baldr_tango.configuration.settings import (
     TELEMETRY_DEFAULT_FIELDS,
     CalibrationSettings,
@@ -20,6 +32,8 @@ from baldr_tango.configuration.settings import (
     StreamSettings,
     TelemetrySettings,
 )
+from baldr_tango.configuration.shipped import shipped_config
+from baldr_tango.errors import ConfigError
 
 __all__ = [
     "TELEMETRY_DEFAULT_FIELDS",
@@ -35,7 +49,28 @@ __all__ = [
     "SimulatorSettings",
     "StreamSettings",
     "TelemetrySettings",
+    "describe_runtime_keys",
+    "load_runtime",
+    "shipped_config",
 ]
+
+TABLES: dict[str, type] = {
+    "instrument": InstrumentSettings,
+    "streams": StreamSettings,
+    "endpoints": EndpointSettings,
+    "calibration": CalibrationSettings,
+    "loop": LoopSettings,
+    "control_lo": ControlSettings,
+    "control_ho": ControlSettings,
+    "limits": LimitSettings,
+    "realtime": RealtimeSettings,
+    "telemetry": TelemetrySettings,
+    "simulator": SimulatorSettings,
+}
+"""Tables of the runtime file, in the order of the manual."""
+
+BEAM_TABLES = ("loop", "control_lo", "control_ho", "limits", "realtime", "telemetry")
+"""Tables of which one beam may have its own keys, as ``[beam.N.loop]``."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +127,129 @@ class RuntimeConfig:
 
         Raises `ConfigError` when the instrument does not have this beam.
         """
-        raise NotImplementedError
+        if beam not in self.instrument.beams:
+            raise ConfigError(
+                f"{self.file}: beam: found {beam}, expected one of {list(self.instrument.beams)}"
+            )
+        own = self.overrides.get(beam, {})
+        here = self.file.parent
+        state = fill_path(self.instrument.state, config=here, state=None, beam=None)
+
+        def resolve(path: Path | str) -> Path:
+            return fill_path(path, config=here, state=state, beam=beam)
+
+        calibration = replace(self.calibration, **own.get("calibration", {}))
+        telemetry = replace(self.telemetry, **own.get("telemetry", {}))
+        streams = replace(
+            self.streams,
+            directory=str(resolve(self.streams.directory)) if self.streams.directory else "",
+            camera=fill_name(self.streams.camera, beam),
+            dm_command=fill_name(self.streams.dm_command, beam),
+            dm_combined=fill_name(self.streams.dm_combined, beam),
+        )
+        port = self.endpoints.commander_first_port + beam - 1
+        return BeamSettings(
+            beam=beam,
+            tango_device=f"{self.instrument.tango_prefix}/{beam}",
+            state=state,
+            streams=streams,
+            commander_endpoint=f"tcp://{self.endpoints.commander_host}:{port}",
+            camera_endpoint=self.endpoints.camera,
+            mds_endpoint=self.endpoints.mds,
+            timeout_s=self.endpoints.timeout_s,
+            calibration_file=resolve(calibration.file),
+            mask=calibration.mask,
+            mode=calibration.mode,
+            loop=replace(self.loop, **own.get("loop", {})),
+            control_lo=replace(self.control_lo, **own.get("control_lo", {})),
+            control_ho=replace(self.control_ho, **own.get("control_ho", {})),
+            limits=replace(self.limits, **own.get("limits", {})),
+            realtime=replace(self.realtime, **own.get("realtime", {})),
+            telemetry=replace(telemetry, directory=resolve(telemetry.directory)),
+            runtime_file=self.file,
+            runtime_sha256=self.sha256,
+        )
+
+
+def load_runtime(path: str | Path, *, state: Path | None = None) -> RuntimeConfig:
+    """Load the runtime file, TOML or (by its suffix) JSON.
+
+    Parameters
+    ----------
+    path : the file; relative paths inside it start at its directory.
+    state : directory that takes the place of ``instrument.state``.
+
+    Raises
+    ------
+    ConfigError
+        For anything that is not declared in `TABLES`, of a wrong type or out of range; it names the
+        file, the key, what was found and what was expected.
+    """
+    file = absolute(path)
+    document, digest = read_document(file)
+    for name in document:
+        if name not in TABLES and name != "beam":
+            raise unknown(file, "table", name, [*TABLES, "beam"])
+    tables: dict[str, Any] = {}
+    for name, settings in TABLES.items():
+        tables[name] = build(file, name, document.get(name, {}), settings)
+        check_settings(file, name, tables[name])
+    if state is not None:
+        tables["instrument"] = replace(tables["instrument"], state=absolute(state))
+    config = RuntimeConfig(
+        file=file, sha256=digest, overrides=_beam_tables(file, document.get("beam", {}), tables), **tables
+    )
+    check_shared_names(file, config.instrument, config.streams)
+    return _resolved(config)
+
+
+def _beam_tables(
+    file: Path, document: object, tables: Mapping[str, Any]
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Check the tables ``[beam.N]``: keys of [calibration], and tables of `BEAM_TABLES`."""
+    if not isinstance(document, Mapping):
+        raise fault(file, "[beam]", document, "tables like [beam.1]")
+    overrides = {}
+    for number, content in document.items():
+        name = f"beam.{number}"
+        if number not in ("1", "2", "3", "4"):
+            raise fault(file, f"[{name}]", number, "the number of a beam, 1 to 4")
+        if not isinstance(content, Mapping):
+            raise fault(file, f"[{name}]", content, "a table")
+        own = {}
+        calibration = {key: value for key, value in content.items() if key not in BEAM_TABLES}
+        known = [*declared_keys(CalibrationSettings), *BEAM_TABLES]
+        for key in calibration:
+            if key not in known:
+                raise unknown(file, "key", f"{name}.{key}", known)
+        own["calibration"] = check_table(file, name, calibration, CalibrationSettings)
+        check_settings(file, name, replace(tables["calibration"], **own["calibration"]))
+        for table in BEAM_TABLES:
+            if table in content:
+                own[table] = check_table(file, f"{name}.{table}", content[table], TABLES[table])
+                check_settings(file, f"{name}.{table}", replace(tables[table], **own[table]))
+        overrides[int(number)] = own
+    return overrides
+
+
+def _resolved(config: RuntimeConfig) -> RuntimeConfig:
+    """Fill in every placeholder but {beam}, and make paths absolute."""
+    here = config.file.parent
+    state = fill_path(config.instrument.state, config=here, state=None, beam=None)
+
+    def resolve(path: Path | str) -> Path:
+        return fill_path(path, config=here, state=state, beam=None)
+
+    directory = str(resolve(config.streams.directory)) if config.streams.directory else ""
+    return replace(
+        config,
+        instrument=replace(config.instrument, state=state),
+        streams=replace(config.streams, directory=directory),
+        calibration=replace(config.calibration, file=resolve(config.calibration.file)),
+        telemetry=replace(config.telemetry, directory=resolve(config.telemetry.directory)),
+    )
+
+
+def describe_runtime_keys() -> list[KeyRow]:
+    """Return one row per key of the runtime file, for the manual."""
+    return [row for name, settings in TABLES.items() for row in describe(name, settings)]

@@ -168,7 +168,7 @@ def _check_scalar(
         return kind(value)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
         raise wrong
-    number = kind(value)
+    number = kind(value) if abs(value) < _HUGE else math.inf
     if not math.isfinite(number):
         raise wrong
     too_low = (declaration.minimum is not None and number < declaration.minimum) or (
@@ -178,6 +178,8 @@ def _check_scalar(
         raise wrong
     return number
 
+
+_HUGE = 10**300  # Python integers have no end, floats have
 
 _TYPE_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "path"}
 

@@ -1,0 +1,377 @@
+"""The virtual instrument's loop: mirror commands in, frames out, for all beams, without the interpreter.
+
+B beams, G = 144 points of the DM grid, P pixels of a frame, C DM channels.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baldr_tango.kernels.atomics import load_acquire, store_release
+from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.libc import (
+    address_of,
+    monotonic_ns,
+    pread,
+    pwrite,
+    sem_post_capped,
+    sem_trywait,
+    sleep_until_ns,
+)
+from baldr_tango.kernels.plants import (
+    FLUX,
+    FRAME,
+    LATE_TICKS,
+    OPD_RMS,
+    OPEN_RMS,
+    OPEN_STREHL,
+    STREHL,
+    SUM_FRAMES,
+    SUM_OPD_MS,
+    SUM_OPEN_MS,
+    SUM_OPEN_STREHL,
+    SUM_STREHL,
+    LinearPlant,
+    OpticalPlant,
+    linear_frame,
+    optical_frame,
+)
+
+# Control words (int64); MASK_IN and TURBULENT are followed by one word per beam, at MASK_IN + beam
+# index and at MASK_IN + B + beam index.
+RUN: Final = 0
+PERIOD_NS: Final = 1
+LAMP: Final = 2
+SILENT: Final = 3
+POST_FIRST: Final = 4
+DROP_EVERY: Final = 5
+MASK_IN: Final = 6
+
+# Counters (int64).
+TICKS: Final = 0
+LATE: Final = 1
+SKIPPED: Final = 2
+NOT_FINITE: Final = 3
+WRITE_ERRORS: Final = 4
+N_COUNTERS: Final = 5
+
+# Levels (float64): flux and gain relative to those at the start.
+FLUX_SCALE: Final = 0
+GAIN_SCALE: Final = 1
+N_LEVELS: Final = 2
+
+# Columns of the table of file descriptors after the DM channels.
+N_CHANNELS: Final = 5
+COMBINED: Final = 5
+CAMERA: Final = 6
+TRUTH_STREAM: Final = 7
+N_STREAMS: Final = 8
+
+MAX_CATCH_UP: Final = 10
+"""Periods that are caught up back to back after a stall; more are left out."""
+
+SLEEP_SLICE_NS: Final = 20_000_000
+"""Longest uninterrupted sleep [ns], so that stopping is prompt at any frame rate."""
+
+class StreamTable(NamedTuple):
+    """Descriptors, semaphores and header offsets of the streams."""
+
+    descriptors: NDArray[np.int64]
+    """(B, N_STREAMS) DM channels, combined DM stream, camera, truth."""
+    triggers: NDArray[np.int64]
+    """(B,) address of the semaphore that DM writers post."""
+    posts: NDArray[np.int64]
+    """(B, S) addresses of the semaphores of the camera stream."""
+    cap: int
+    """Value above which a semaphore is not posted."""
+    data_offset: int
+    cnt0_offset: int
+    """Offset of cnt0; cnt1 follows it."""
+    write_offset: int
+
+
+class Detector(NamedTuple):
+    """Camera of all beams."""
+
+    dark: NDArray[np.float32]
+    """(B, P) level of a frame without light [ADU]."""
+    flux: NDArray[np.float64]
+    """(B,) light of a frame [ADU]."""
+    read_noise: float
+    """[ADU rms]"""
+    electrons_per_adu: float
+    normals: NDArray[np.float32]
+    """(N,) normal deviates; each use begins at a random place."""
+    dice: NDArray[np.int64]
+    """(B,) state of the generator of these places; advances."""
+
+
+@kernel
+def random_place(dice, beam, places):
+    """Draw an index below `places` (at most 2^22): linear congruential generator, lower bits dropped."""
+    state = (dice[beam] * 1103515245 + 12345) & 0x7FFFFFFF
+    dice[beam] = state
+    return (state >> 8) % places
+
+
+@kernel
+def expose(image, dark, flux, gain, read_noise, electrons_per_adu, normals, offset, frame):
+    """Turn intensity into a camera frame.
+
+    Photon noise is the normal approximation of Poisson's, of variance flux / electrons_per_adu; together
+    with the read noise it takes one deviate per pixel.
+
+    image : (P,) intensity per unit flux
+    dark : (P,) level without light [ADU]
+    flux : light of the frame [ADU], with the gain in it
+    gain : relative to the one at which `electrons_per_adu` holds
+    frame : (P,) int32, overwritten [ADU]
+    """
+    floor = np.float32(read_noise * read_noise)
+    photon = np.float32(gain / electrons_per_adu)
+    light = np.float32(flux)
+    for i in range(image.size):
+        signal = light * image[i]
+        sigma = np.sqrt(floor + photon * max(signal, np.float32(0.0)))
+        value = dark[i] + signal + sigma * normals[offset + i]
+        value = min(max(value, np.float32(-2.0e9)), np.float32(2.0e9))
+        frame[i] = np.int32(np.rint(value))
+
+
+@kernel
+def read_mirror(streams, beam, channel, total, combined):
+    """Sum the DM channels of a beam and clip to the stroke, as the DM server does.
+
+    channel : (G,) scratch
+    total : (G,) scratch
+    combined : (G,) overwritten with the sum clipped to [0, 1]; NaN stays NaN, as on the instrument
+    """
+    nbytes = 8 * combined.size
+    total[:] = 0.0
+    for k in range(N_CHANNELS):
+        done = pread(streams.descriptors[beam, k], address_of(channel), nbytes, streams.data_offset)
+        if done == nbytes:
+            for g in range(total.size):
+                total[g] += channel[g]
+    for g in range(total.size):
+        value = total[g]
+        if value < 0.0:
+            value = 0.0
+        if value > 1.0:
+            value = 1.0
+        combined[g] = value
+
+
+@kernel
+def apply_mirror(combined, flat, command):
+    """Move the mirror: ``command = combined - flat``; where that is not a number the actuator stays.
+
+    Returns the number of actuators that were given something not finite.
+    """
+    refused = 0
+    for g in range(combined.size):
+        value = combined[g] - flat
+        if np.isfinite(value):
+            command[g] = value
+        else:
+            refused += 1
+    return refused
+
+
+@kernel
+def write_combined(streams, beam, combined, flag, counts):
+    """Write the combined DM stream: write flag, data, cnt1 = 0, cnt0 + 1, write flag; nothing is posted."""
+    fd = streams.descriptors[beam, COMBINED]
+    counts[beam, 0] += 1
+    counts[beam, 1] = 0
+    ok = begin_write(streams, fd, flag)
+    nbytes = 8 * combined.size
+    ok += pwrite(fd, address_of(combined), nbytes, streams.data_offset) == nbytes
+    ok += pwrite(fd, address_of(counts[beam]), 16, streams.cnt0_offset) == 16
+    ok += end_write(streams, fd, flag)
+    return 4 - ok
+
+
+@kernel
+def begin_write(streams, fd, flag):
+    """Raise the write flag of a stream."""
+    flag[0] = 1
+    return int(pwrite(fd, address_of(flag), 1, streams.write_offset) == 1)
+
+
+@kernel
+def end_write(streams, fd, flag):
+    """Lower the write flag of a stream."""
+    flag[0] = 0
+    return int(pwrite(fd, address_of(flag), 1, streams.write_offset) == 1)
+
+
+@kernel
+def post_all(streams, beam):
+    """Post every semaphore of the camera stream, unless it holds `cap` posts already."""
+    for k in range(streams.posts.shape[1]):
+        sem_post_capped(streams.posts[beam, k], streams.cap)
+
+
+@kernel
+def write_frame(streams, beam, frame, flag, counts, post_first):
+    """Write a camera frame: write flag, data, write flag, then count and post.
+
+    The camera server posts before it counts; `post_first` imitates that.
+    """
+    fd = streams.descriptors[beam, CAMERA]
+    nbytes = 4 * frame.size
+    ok = begin_write(streams, fd, flag)
+    ok += pwrite(fd, address_of(frame), nbytes, streams.data_offset) == nbytes
+    ok += end_write(streams, fd, flag)
+    if post_first:
+        post_all(streams, beam)
+    counts[beam, 0] += 1
+    counts[beam, 1] += 1
+    ok += pwrite(fd, address_of(counts[beam]), 16, streams.cnt0_offset) == 16
+    if not post_first:
+        post_all(streams, beam)
+    return 4 - ok
+
+
+@kernel
+def write_truth(streams, beam, truth, flag, counts):
+    """Write the truth vector of a beam."""
+    fd = streams.descriptors[beam, TRUTH_STREAM]
+    nbytes = 8 * truth.shape[1]
+    counts[beam, 0] += 1
+    counts[beam, 1] += 1
+    ok = begin_write(streams, fd, flag)
+    ok += pwrite(fd, address_of(truth[beam]), nbytes, streams.data_offset) == nbytes
+    ok += pwrite(fd, address_of(counts[beam]), 16, streams.cnt0_offset) == 16
+    ok += end_write(streams, fd, flag)
+    return 4 - ok
+
+
+@kernel
+def account(truth, frame, flux, late):
+    """Complete the truth vector of a frame and add it to the sums."""
+    truth[FRAME] = frame
+    truth[FLUX] = flux
+    truth[LATE_TICKS] = late
+    truth[SUM_FRAMES] += 1.0
+    truth[SUM_OPD_MS] += truth[OPD_RMS] * truth[OPD_RMS]
+    truth[SUM_STREHL] += truth[STREHL]
+    truth[SUM_OPEN_MS] += truth[OPEN_RMS] * truth[OPEN_RMS]
+    truth[SUM_OPEN_STREHL] += truth[OPEN_STREHL]
+
+
+@kernel
+def wait_for_tick(control, counters, deadline, period):
+    """Sleep until the next tick is due; return its time, or -1 when told to stop.
+
+    Late ticks are caught up back to back; after a stall of more than `MAX_CATCH_UP` periods the rest is
+    left out.
+    """
+    now = monotonic_ns()
+    late = now - deadline
+    if late > MAX_CATCH_UP * period:
+        skipped = late // period
+        deadline += skipped * period
+        counters[SKIPPED] += skipped
+        counters[LATE] += 1
+    elif 2 * late > period:
+        counters[LATE] += 1
+    while now < deadline:
+        if load_acquire(control, RUN) == 0:
+            return -1
+        sleep_until_ns(min(deadline, now + SLEEP_SLICE_NS))
+        now = monotonic_ns()
+    if load_acquire(control, RUN) == 0:
+        return -1
+    return deadline
+
+
+@kernel
+def serve(
+    is_linear: bool,
+    optical: OpticalPlant,
+    linear: LinearPlant,
+    detector: Detector,
+    streams: StreamTable,
+    flat: float,
+    control: NDArray[np.int64],
+    levels: NDArray[np.float64],
+    counters: NDArray[np.int64],
+    command: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    max_ticks: int,
+) -> None:
+    """Serve all beams until told to stop, or for `max_ticks` frame periods when that is positive.
+
+    flat : DM command of a flat mirror [DM units]
+    control, levels, counters : see the constants of this module
+    command : (B, G) mirror command relative to the flat [DM units], overwritten every tick
+    truth : (B, len(TRUTH)) overwritten every tick
+    """
+    beams = streams.descriptors.shape[0]
+    pixels = detector.dark.shape[1]
+    grid = command.shape[1]
+    channel = np.zeros(grid)
+    total = np.zeros(grid)
+    combined = np.zeros(grid)
+    disturbed = np.zeros(grid)
+    change = np.zeros(linear.support.shape[1], dtype=np.float32)
+    scratch = np.zeros((4, optical.pixels.size), dtype=np.float32)
+    wave = np.zeros((2, pixels), dtype=np.float32)
+    image = np.zeros(pixels, dtype=np.float32)
+    frame = np.zeros(pixels, dtype=np.int32)
+    flag = np.zeros(1, dtype=np.uint8)
+    frame_counts = np.zeros((beams, 2), dtype=np.int64)
+    mirror_counts = np.zeros((beams, 2), dtype=np.int64)
+    truth_counts = np.zeros((beams, 2), dtype=np.int64)
+    places = detector.normals.size - max(pixels, grid)
+    tick = 0
+    deadline = monotonic_ns()
+    while max_ticks <= 0 or tick < max_ticks:
+        period = load_acquire(control, PERIOD_NS)
+        deadline = wait_for_tick(control, counters, deadline + period, period)
+        if deadline < 0:
+            break
+        dt = 1e-9 * period
+        lit = load_acquire(control, LAMP) != 0
+        post_first = load_acquire(control, POST_FIRST) != 0
+        drop_every = load_acquire(control, DROP_EVERY)
+        leave_out = load_acquire(control, SILENT) != 0 or (
+            drop_every > 0 and tick % drop_every == drop_every - 1
+        )
+        for b in range(beams):
+            mask_in = load_acquire(control, MASK_IN + b) != 0
+            turbulent = load_acquire(control, MASK_IN + beams + b) != 0
+            while sem_trywait(streams.triggers[b]):
+                pass
+            read_mirror(streams, b, channel, total, combined)
+            errors = write_combined(streams, b, combined, flag, mirror_counts)
+            counters[NOT_FINITE] += apply_mirror(combined, flat, command[b])
+            offset = random_place(detector.dice, b, places)
+            if is_linear:
+                linear_frame(
+                    linear, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
+                    disturbed, change, image, truth[b],
+                )  # fmt: skip
+            else:
+                optical_frame(
+                    optical, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
+                    scratch, wave, image, truth[b],
+                )  # fmt: skip
+            flux = detector.flux[b] * levels[FLUX_SCALE] if lit else 0.0
+            place = random_place(detector.dice, b, places)
+            if not leave_out:
+                expose(
+                    image, detector.dark[b], flux, levels[GAIN_SCALE], detector.read_noise,
+                    detector.electrons_per_adu, detector.normals, place, frame,
+                )  # fmt: skip
+                errors += write_frame(streams, b, frame, flag, frame_counts, post_first)
+            account(truth[b], frame_counts[b, 0], flux, counters[LATE])
+            errors += write_truth(streams, b, truth, flag, truth_counts)
+            counters[WRITE_ERRORS] += errors
+        tick += 1
+        store_release(counters, TICKS, tick)

@@ -148,6 +148,13 @@ class LimitSettings:
         above=0,
         maximum=1,
     )
+    min_flux_adu: float = key(
+        1000.0,
+        "Smallest flux of a frame that is used; below it the frame is skipped and counted.",
+        unit="ADU",
+        minimum=0,
+        maximum=1e9,
+    )
     ho_violations: int = key(
         100, "Violations after which a high-order mode is switched off.", minimum=1, maximum=1000000000
     )

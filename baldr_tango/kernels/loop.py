@@ -1,0 +1,495 @@
+"""The real-time loop: wait for a frame, process it, write the mirror, record it, again.
+
+`run` holds no GIL from its first to its last instruction. It looks at the parameter version once per
+frame, so a change made by an operator is seen whole or not at all, and it never blocks for longer than
+the wait given in ``Io.handles``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from baldr_tango.kernels import loop_data as d
+from baldr_tango.kernels.atomics import load_acquire, store_release
+from baldr_tango.kernels.control import LEAKY, largest, leaky_step, limit_modes, pid_step, rms
+from baldr_tango.kernels.frame import (
+    accumulate,
+    boxcar,
+    mean_of,
+    repair_with_median,
+    sensor_signal,
+    signal_to_noise,
+    subtract_dark,
+)
+from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.libc import (
+    address_of,
+    monotonic_ns,
+    pread,
+    pwrite,
+    sem_post_capped,
+    sem_trywait,
+    sem_wait_until,
+    sleep_until_ns,
+)
+from baldr_tango.kernels.linear import multiply
+
+_POST_CAP = 10
+_PAUSE_NS = 2_000_000
+_BUSY_ATTEMPTS = 20
+_MOST_ATTEMPTS = 60
+_RETRY_NS = 20_000
+
+_READ = 0
+_TORN = 1
+_SHORT = 2
+
+
+@kernel
+def read_frame(io: Any) -> int:
+    """Copy the camera stream into ``io.frame_words``; return 0, 1 (torn) or 2 (the file is too short).
+
+    The frame is good when neither the counter nor the write flag moved while it was copied.
+    """
+    nbytes = d.HEADER_WORDS * 8 + io.raw.size * 4
+    for attempt in range(_MOST_ATTEMPTS):
+        if pread(io.handles[d.CAMERA_FD], address_of(io.frame_words), nbytes, 0) != nbytes:
+            return _SHORT
+        if (
+            pread(io.handles[d.CAMERA_FD], address_of(io.check), d.COUNTS_NBYTES, d.COUNTS_OFFSET)
+            != d.COUNTS_NBYTES
+        ):
+            return _SHORT
+        same = io.check[0] == io.frame_words[d.CNT0_WORD]
+        if same and io.check[3] & 0xFF == 0 and io.frame_words[d.WRITE_WORD] & 0xFF == 0:
+            return _READ
+        # The camera server may have been preempted by this very thread: let it finish.
+        if attempt >= _BUSY_ATTEMPTS:
+            sleep_until_ns(monotonic_ns() + _RETRY_NS)
+    return _TORN
+
+
+@kernel
+def write_command(io: Any, state: Any, command: Any) -> None:
+    """Put a map into the DM channel and wake whoever waits for it.
+
+    Order as the instrument's programs expect: write flag, data, counters, flag off, the channel's
+    semaphores, then the semaphore of the summed map, which moves the mirror.
+
+    command : (G,) float32 [DM units]
+    """
+    for i in range(command.size):
+        io.dm_map[i] = np.float64(command[i])
+    nbytes = (d.COUNTS_WORDS + io.dm_map.size) * 8
+    flag_byte = io.dm_words[3] & ~0xFF
+    io.dm_words[3] = flag_byte | 1
+    written = pwrite(io.handles[d.DM_FD], address_of(io.dm_words), nbytes, d.COUNTS_OFFSET)
+    io.dm_words[0] += 1
+    io.dm_words[1] += 1
+    io.dm_words[3] = flag_byte
+    counted = pwrite(io.handles[d.DM_FD], address_of(io.dm_words), d.COUNTS_NBYTES, d.COUNTS_OFFSET)
+    if written != nbytes or counted != d.COUNTS_NBYTES:
+        state.counters[d.WRITE_ERRORS] += 1
+    for k in range(io.dm_semaphores.size):
+        sem_post_capped(io.dm_semaphores[k], _POST_CAP)
+    sem_post_capped(io.handles[d.TRIGGER_SEMAPHORE], _POST_CAP)
+    state.command[:] = command
+    state.counters[d.WRITES] += 1
+
+
+@kernel
+def drain(semaphore: int) -> None:
+    """Take every post that is waiting."""
+    while sem_trywait(semaphore):
+        pass
+
+
+@kernel
+def reset_lo(state: Any) -> None:
+    """Bring the tip/tilt controller to its zero state."""
+    state.integral_lo[:] = 0.0
+    state.previous_lo[:] = 0.0
+    state.held_lo[:] = np.float32(0.0)
+
+
+@kernel
+def reset_ho(state: Any) -> None:
+    """Bring the high-order controller to its zero state; muted modes speak again."""
+    state.integral_ho[:] = 0.0
+    state.previous_ho[:] = 0.0
+    state.held_ho[:] = np.float32(0.0)
+    state.violations[:] = 0
+    state.muted[:] = 0
+    state.counters[d.MUTED] = 0
+
+
+@kernel
+def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
+    """Compute the DM command ``-(c_LO + c_HO)`` plus the offsets of the open loops.
+
+    out : (G,) float32 [DM units], overwritten
+    """
+    lo_open = state.counters[d.LO_CLOSED] == 0
+    ho_open = state.counters[d.HO_CLOSED] == 0
+    for i in range(out.size):
+        value = -(state.held_lo[i] + state.held_ho[i])
+        if lo_open:
+            value += parameters.offset_lo[slot, i]
+        if ho_open:
+            value += parameters.offset_ho[slot, i]
+        out[i] = value
+
+
+@kernel
+def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> bool:
+    """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
+
+    Returns True when `out` is what the mirror got. After a trip nothing is written until the fault is
+    acknowledged.
+    """
+    counters = state.counters
+    if counters[d.TRIP] != 0:
+        out[:] = np.float32(0.0)
+        return False
+    compose(parameters, state, slot, out)
+    peak = largest(out)
+    if peak <= parameters.limits[slot, d.COMMAND_LIMIT]:
+        write_command(io, state, out)
+        return True
+    counters[d.TRIP] = d.TRIP_LIMIT if np.isfinite(peak) else d.TRIP_NOT_FINITE
+    counters[d.LO_CLOSED] = 0
+    counters[d.HO_CLOSED] = 0
+    reset_lo(state)
+    reset_ho(state)
+    out[:] = np.float32(0.0)
+    write_command(io, state, out)
+    return False
+
+
+@kernel
+def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
+    """Take over a new set of parameters at a frame boundary.
+
+    Closing starts from zero state. Opening resets the controller and removes its correction from the
+    mirror at once, with or without frames arriving.
+    """
+    counters = state.counters
+    switches = parameters.switches[slot]
+    if switches[d.RESET] != counters[d.RESET_SEEN]:
+        counters[d.RESET_SEEN] = switches[d.RESET]
+        counters[d.TRIP] = 0
+    close_lo = 1 if switches[d.CLOSE_LO] != 0 and counters[d.TRIP] == 0 else 0
+    close_ho = 1 if switches[d.CLOSE_HO] != 0 and counters[d.TRIP] == 0 else 0
+    opened = False
+    if close_lo != counters[d.LO_CLOSED]:
+        reset_lo(state)
+        opened = opened or close_lo == 0
+        counters[d.LO_CLOSED] = close_lo
+    if close_ho != counters[d.HO_CLOSED]:
+        reset_ho(state)
+        opened = opened or close_ho == 0
+        counters[d.HO_CLOSED] = close_ho
+    if opened:
+        apply_command(parameters, state, io, slot, state.command)
+    if counters[d.PAUSED] != 0 and switches[d.PAUSE] == 0:
+        # Frames of the pause are neither processed late nor counted as lost.
+        drain(io.handles[d.CAMERA_SEMAPHORE])
+        counters[d.LAST_NUMBER] = -1
+    counters[d.PAUSED] = switches[d.PAUSE]
+
+
+@kernel
+def same_pixels(a: Any, b: Any) -> bool:
+    """True when two frames are equal pixel by pixel."""
+    for i in range(a.size):  # noqa: SIM110 - a generator cannot be compiled
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+@kernel
+def number_frame(state: Any, count: int, raw: Any, last_raw: Any) -> int:
+    """Return the lost frames before this one and store its number; -1 for a wake-up without a new frame.
+
+    Camera streams post their semaphores *before* they advance the counter, so a new frame may still
+    carry the old count; pixels tell it from a stale post. The total of lost frames stays exact.
+    """
+    counters = state.counters
+    last = counters[d.LAST_NUMBER]
+    if last < 0 or count < last - 1:
+        if last >= 0:
+            counters[d.CAMERA_RESTARTS] += 1
+        counters[d.LAST_NUMBER] = count
+        return 0
+    if count <= last:
+        if same_pixels(raw, last_raw):
+            counters[d.STALE] += 1
+            return -1
+        counters[d.LAST_NUMBER] = last + 1
+        return 0
+    counters[d.LAST_NUMBER] = count
+    counters[d.LOST] += count - last - 1
+    return count - last - 1
+
+
+@kernel
+def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, shape: Any) -> bool:
+    """One step of the closed tip/tilt loop; True when its map exceeded the limit and was reset.
+
+    error, output : (L,) float32; shape : (G,) float32 map before the minus, overwritten
+    """
+    p = parameters
+    if p.switches[slot, d.TYPE_LO] == LEAKY:
+        leaky_step(
+            error,
+            p.set_point_lo[slot],
+            p.ki_lo[slot],
+            p.leak_lo[slot],
+            p.lower_lo[slot],
+            p.upper_lo[slot],
+            state.integral_lo,
+            state.previous_lo,
+            output,
+        )
+    else:
+        pid_step(
+            error,
+            p.set_point_lo[slot],
+            p.kp_lo[slot],
+            p.ki_lo[slot],
+            p.kd_lo[slot],
+            p.lower_lo[slot],
+            p.upper_lo[slot],
+            state.integral_lo,
+            state.previous_lo,
+            output,
+        )
+    multiply(p.shapes_lo, slot, output, shape)
+    if largest(shape) <= p.limits[slot, d.LO_LIMIT]:
+        return False
+    reset_lo(state)
+    output[:] = np.float32(0.0)
+    shape[:] = np.float32(0.0)
+    state.counters[d.LIMITED] += 1
+    return True
+
+
+@kernel
+def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, shape: Any) -> bool:
+    """One step of the closed high-order loop; True when a mode exceeded the limit and was reset.
+
+    error, output : (H,) float32; shape : (G,) float32 map before the minus, overwritten
+    """
+    p = parameters
+    if p.switches[slot, d.TYPE_HO] == LEAKY:
+        leaky_step(
+            error,
+            p.set_point_ho[slot],
+            p.ki_ho[slot],
+            p.leak_ho[slot],
+            p.lower_ho[slot],
+            p.upper_ho[slot],
+            state.integral_ho,
+            state.previous_ho,
+            output,
+        )
+    else:
+        pid_step(
+            error,
+            p.set_point_ho[slot],
+            p.kp_ho[slot],
+            p.ki_ho[slot],
+            p.kd_ho[slot],
+            p.lower_ho[slot],
+            p.upper_ho[slot],
+            state.integral_ho,
+            state.previous_ho,
+            output,
+        )
+    limited = limit_modes(
+        output,
+        p.limits[slot, d.HO_LIMIT],
+        p.switches[slot, d.HO_VIOLATIONS],
+        state.integral_ho,
+        state.previous_ho,
+        state.violations,
+        state.muted,
+    )
+    if limited > 0:
+        state.counters[d.LIMITED] += limited
+        state.counters[d.MUTED] = state.muted.sum()
+    multiply(p.shapes_ho, slot, output, shape)
+    return limited > 0
+
+
+@kernel
+def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int) -> int:
+    """Turn the frame in ``io.raw`` into a mirror command; return the frame's flags.
+
+    Vectors are written straight into row `row` of the ring, so recording them costs nothing.
+    """
+    p = parameters
+    counters = state.counters
+    switches = p.switches[slot]
+    flux = subtract_dark(io.raw, p.dark[slot], p.flux_weights[slot], state.image)
+    if switches[d.MEDIAN_REPAIR] != 0 and p.bad_pixels.size > 0:
+        flux = repair_with_median(state.image, p.bad_pixels, state.scratch)
+    ring.flux[row] = flux
+    image_dm = ring.img_dm[row]
+    signal = ring.signal[row]
+    error_lo = ring.e_LO[row]
+    error_ho = ring.e_HO[row]
+    output_lo = ring.u_LO[row]
+    output_ho = ring.u_HO[row]
+    shape_lo = ring.c_LO[row]
+    shape_ho = ring.c_HO[row]
+    if not (np.isfinite(flux) and flux > p.limits[slot, d.FLUX_LIMIT]):
+        # The last command stays on the mirror; the controllers keep their state.
+        counters[d.SKIPPED] += 1
+        counters[d.HISTORY] = 0
+        image_dm[:] = np.float32(0.0)
+        signal[:] = np.float32(0.0)
+        error_lo[:] = np.float32(0.0)
+        error_ho[:] = np.float32(0.0)
+        output_lo[:] = np.float32(0.0)
+        output_ho[:] = np.float32(0.0)
+        shape_lo[:] = state.held_lo
+        shape_ho[:] = state.held_ho
+        ring.command[row][:] = state.command
+        return d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
+    flags = 0
+    multiply(p.to_actuators, slot, state.image, image_dm)
+    sensor_signal(image_dm, flux, p.reference[slot], p.inverse_clear_pupil[slot], signal)
+    frames = switches[d.BOXCAR]
+    if frames > 1 and counters[d.HISTORY] >= frames - 1:
+        boxcar(
+            ring.signal,
+            load_acquire(ring.index, 0),
+            signal,
+            p.boxcar_weights[slot, :frames],
+            state.averaged,
+        )
+        multiply(p.reconstructor_lo, slot, state.averaged, error_lo)
+        multiply(p.reconstructor_ho, slot, state.averaged, error_ho)
+    else:
+        multiply(p.reconstructor_lo, slot, signal, error_lo)
+        multiply(p.reconstructor_ho, slot, signal, error_ho)
+    counters[d.HISTORY] += 1
+    if counters[d.LO_CLOSED] != 0:
+        if control_lo(p, state, slot, error_lo, output_lo, shape_lo):
+            flags |= d.FLAG_LIMITED
+    else:
+        output_lo[:] = np.float32(0.0)
+        shape_lo[:] = np.float32(0.0)
+    if counters[d.HO_CLOSED] != 0:
+        if control_ho(p, state, slot, error_ho, output_ho, shape_ho):
+            flags |= d.FLAG_LIMITED
+    else:
+        output_ho[:] = np.float32(0.0)
+        shape_ho[:] = np.float32(0.0)
+    state.held_lo[:] = shape_lo
+    state.held_ho[:] = shape_ho
+    was_tripped = counters[d.TRIP] != 0
+    if not apply_command(p, state, io, slot, ring.command[row]):
+        flags |= d.FLAG_NOT_APPLIED if was_tripped else d.FLAG_TRIPPED
+    return flags
+
+
+@kernel
+def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
+    """Fill in a frame's figures of merit, after its command is on the mirror."""
+    counters = state.counters
+    ring.rmse_est[row] = np.float32(mean_of(state.image, parameters.exterior_pixels))
+    most = parameters.switches[slot, d.SNR_FRAMES]
+    counters[d.SNR_COUNT] = min(counters[d.SNR_COUNT] + 1, most)
+    n = np.float64(counters[d.SNR_COUNT])
+    accumulate(ring.img_dm[row], 1.0 / n, state.mean, state.variance)
+    ring.snr[row] = np.float32(signal_to_noise(state.mean, state.variance, n / (n - 1.0)) if n > 1.0 else 0.0)
+    residual_nm = parameters.limits[slot, d.NM_PER_UNIT] * rms(ring.e_HO[row], parameters.used_ho[slot])
+    phase = 2.0 * np.pi * residual_nm / parameters.limits[slot, d.WAVELENGTH_NM]
+    ring.strehl[row] = np.float32(np.exp(-phase * phase))
+
+
+@kernel
+def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, woken_ns: int) -> None:
+    """Read, number, process and record one frame."""
+    counters = state.counters
+    outcome = read_frame(io)
+    if outcome != _READ:
+        counters[d.TORN if outcome == _TORN else d.READ_ERRORS] += 1
+        return
+    written = load_acquire(ring.index, 0)
+    capacity = ring.frame.size
+    lost = number_frame(state, io.frame_words[d.CNT0_WORD], io.raw, ring.img[(written - 1) % capacity])
+    if lost < 0:
+        return
+    row = written % capacity
+    flags = process(parameters, state, io, ring, slot, row)
+    latency = monotonic_ns() - woken_ns
+    if flags & d.FLAG_SKIPPED:
+        ring.rmse_est[row] = np.float32(0.0)
+        ring.snr[row] = np.float32(0.0)
+        ring.strehl[row] = np.float32(0.0)
+    else:
+        judge(parameters, state, ring, slot, row)
+    ring.img[row][:] = io.raw
+    ring.frame[row] = counters[d.LAST_NUMBER]
+    ring.time_ns[row] = woken_ns
+    ring.latency_ns[row] = np.int32(latency)
+    ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
+    ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
+    ring.flags[row] = np.uint16(flags | (d.FLAG_MISSED_BEFORE if lost > 0 else 0))
+    state.latency_bins[min(latency // d.BIN_NS, d.N_BINS - 1)] += 1
+    counters[d.LATENCY_MAX_NS] = max(counters[d.LATENCY_MAX_NS], latency)
+    if counters[d.LAST_WAKE_NS] != 0 and lost == 0:
+        jitter = abs(woken_ns - counters[d.LAST_WAKE_NS] - parameters.switches[slot, d.PERIOD_NS])
+        state.jitter_bins[min(jitter // d.BIN_NS, d.N_BINS - 1)] += 1
+        counters[d.JITTER_MAX_NS] = max(counters[d.JITTER_MAX_NS], jitter)
+    counters[d.LAST_WAKE_NS] = woken_ns
+    counters[d.FRAMES] += 1
+    store_release(ring.index, 0, written + 1)
+
+
+@kernel
+def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
+    """Run the loop until it is asked to stop; return the request (`STOP_FLAT` or `STOP_HOLD`).
+
+    control : (CONTROL_WORDS,) int64 words shared with Python
+    parameters, state, io, ring : see `loop_data`
+    """
+    counters = state.counters
+    semaphore = io.handles[d.CAMERA_SEMAPHORE]
+    drain(semaphore)
+    counters[d.LAST_NUMBER] = -1
+    counters[d.LAST_WAKE_NS] = 0
+    adopted = np.int64(-1)
+    while True:
+        stop = load_acquire(control, d.STOP)
+        if stop != 0:
+            break
+        version = load_acquire(control, d.VERSION)
+        slot = version & 1
+        if version != adopted:
+            adopt(parameters, state, io, slot)
+            adopted = version
+            store_release(control, d.ADOPTED, version)
+        if counters[d.PAUSED] != 0:
+            sleep_until_ns(monotonic_ns() + _PAUSE_NS)
+            counters[d.LAST_WAKE_NS] = 0
+            continue
+        if not sem_wait_until(semaphore, monotonic_ns() + io.handles[d.WAIT_NS]):
+            counters[d.TIMEOUTS] += 1
+            counters[d.LAST_WAKE_NS] = 0
+            continue
+        handle_frame(parameters, state, io, ring, slot, monotonic_ns())
+    if stop == d.STOP_FLAT:
+        counters[d.LO_CLOSED] = 0
+        counters[d.HO_CLOSED] = 0
+        reset_lo(state)
+        reset_ho(state)
+        if counters[d.TRIP] == 0:
+            state.command[:] = np.float32(0.0)
+            write_command(io, state, state.command)
+    return stop

@@ -1,0 +1,238 @@
+"""The arrays that the real-time loop works on, and the names of their elements.
+
+Everything the loop touches is an array that Python allocated: the loop never allocates, never takes
+a lock and never calls the interpreter. Words shared between threads sit in cache lines of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baldr_tango.kernels.linear import Matrix
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+# Words of `control` (int64), 64 bytes apart.
+VERSION: Final = 0
+"""Version of the parameters in force; its lowest bit is the slot. Written by Python."""
+ADOPTED: Final = 8
+"""Version that the loop works with. Written by the loop."""
+STOP: Final = 16
+"""Request to leave the loop: 0, `STOP_FLAT` or `STOP_HOLD`. Written by Python."""
+CONTROL_WORDS: Final = 24
+
+STOP_FLAT: Final = 1
+"""Open the loops, write a flat command, leave."""
+STOP_HOLD: Final = 2
+"""Leave at once; the mirror and the controllers stay as they are."""
+
+# Columns of `Parameters.switches`.
+CLOSE_LO: Final = 0
+CLOSE_HO: Final = 1
+PAUSE: Final = 2
+TYPE_LO: Final = 3
+TYPE_HO: Final = 4
+MEDIAN_REPAIR: Final = 5
+RESET: Final = 6
+"""Generation of the fault acknowledgement; a new one lets a tripped loop go on."""
+BOXCAR: Final = 7
+"""Frames of the running mean; 1 means none."""
+SNR_FRAMES: Final = 8
+HO_VIOLATIONS: Final = 9
+PERIOD_NS: Final = 10
+N_SWITCHES: Final = 11
+
+# Columns of `Parameters.limits`.
+COMMAND_LIMIT: Final = 0
+LO_LIMIT: Final = 1
+HO_LIMIT: Final = 2
+FLUX_LIMIT: Final = 3
+NM_PER_UNIT: Final = 4
+WAVELENGTH_NM: Final = 5
+N_LIMITS: Final = 6
+
+# Elements of `State.counters`.
+FRAMES: Final = 0
+LOST: Final = 1
+STALE: Final = 2
+SKIPPED: Final = 3
+TORN: Final = 4
+READ_ERRORS: Final = 5
+WRITE_ERRORS: Final = 6
+LIMITED: Final = 7
+MUTED: Final = 8
+TIMEOUTS: Final = 9
+LAST_NUMBER: Final = 10
+"""Frame counter of the newest frame, -1 when the next frame starts a new count."""
+LAST_WAKE_NS: Final = 11
+TRIP: Final = 12
+"""Why the loop tripped (`TRIP_*`), 0 while it has not."""
+LO_CLOSED: Final = 13
+HO_CLOSED: Final = 14
+PAUSED: Final = 15
+RESET_SEEN: Final = 16
+LATENCY_MAX_NS: Final = 17
+JITTER_MAX_NS: Final = 18
+SNR_COUNT: Final = 19
+HISTORY: Final = 20
+"""Signals in the ring that may enter the boxcar."""
+CAMERA_RESTARTS: Final = 21
+WRITES: Final = 22
+N_COUNTERS: Final = 24
+
+TRIP_LIMIT: Final = 1
+"""The command exceeded its limit."""
+TRIP_NOT_FINITE: Final = 2
+"""The command was not finite."""
+
+BIN_NS: Final = 500
+"""Width of a histogram bin of latency and jitter [ns]."""
+N_BINS: Final = 4096
+"""Bins of these histograms; the last one holds everything larger."""
+
+# Places inside a stream's file (ImageStreamIO 0.0.01).
+HEADER_WORDS: Final = 42
+"""int64 words of the header: 336 bytes."""
+CNT0_WORD: Final = 30
+WRITE_WORD: Final = 33
+COUNTS_OFFSET: Final = 240
+"""File offset of cnt0; the command buffer starts there and reaches to the end of the data."""
+COUNTS_WORDS: Final = 12
+"""int64 words from cnt0 to the first data element."""
+COUNTS_NBYTES: Final = 32
+"""Bytes from cnt0 to the write flag, rounded up."""
+
+# Elements of `Io.handles`.
+CAMERA_FD: Final = 0
+CAMERA_SEMAPHORE: Final = 1
+DM_FD: Final = 2
+TRIGGER_SEMAPHORE: Final = 3
+WAIT_NS: Final = 4
+N_HANDLES: Final = 5
+
+
+class Io(NamedTuple):
+    """Open streams and the buffers that frames and commands pass through."""
+
+    handles: I64
+    dm_semaphores: I64
+    """Addresses of the DM channel's semaphores, its log semaphore included."""
+    frame_words: I64
+    """Header and pixels of the camera stream as they are in the file."""
+    raw: I32
+    """(P,) the pixels inside `frame_words`."""
+    check: I64
+    """(4,) counters read again after the frame."""
+    dm_words: I64
+    """DM channel from cnt0 on: counters, write flag, data."""
+    dm_map: F64
+    """(G,) the data inside `dm_words` [DM units]."""
+
+
+class Parameters(NamedTuple):
+    """What the operator and the configuration say; the first axis is the slot (two copies)."""
+
+    switches: I64
+    limits: F64
+    dark: F32
+    flux_weights: F32
+    bad_pixels: I64
+    """(k,) flat indices, not slotted: another list means another configuration."""
+    exterior_pixels: I64
+    to_actuators: Matrix
+    reference: F32
+    inverse_clear_pupil: F32
+    reconstructor_lo: Matrix
+    reconstructor_ho: Matrix
+    shapes_lo: Matrix
+    shapes_ho: Matrix
+    used_ho: I64
+    """(2, H) 1 for modes whose reconstructor row is not zero."""
+    boxcar_weights: F32
+    """(2, largest boxcar) the first `BOXCAR` entries count, oldest first."""
+    set_point_lo: F64
+    kp_lo: F64
+    ki_lo: F64
+    kd_lo: F64
+    leak_lo: F64
+    lower_lo: F64
+    upper_lo: F64
+    set_point_ho: F64
+    kp_ho: F64
+    ki_ho: F64
+    kd_ho: F64
+    leak_ho: F64
+    lower_ho: F64
+    upper_ho: F64
+    offset_lo: F32
+    """(2, G) map added while the tip/tilt loop is open [DM units]."""
+    offset_ho: F32
+
+
+class State(NamedTuple):
+    """What the loop remembers from frame to frame."""
+
+    counters: I64
+    latency_bins: I64
+    jitter_bins: I64
+    image: F32
+    """(P,) dark-subtracted frame."""
+    scratch: F32
+    averaged: F32
+    """(A,) signal after the boxcar."""
+    integral_lo: F64
+    previous_lo: F64
+    integral_ho: F64
+    previous_ho: F64
+    violations: I64
+    muted: I64
+    held_lo: F32
+    """(G,) tip/tilt part of the command in force, before the minus."""
+    held_ho: F32
+    command: F32
+    """(G,) command in force."""
+    mean: F32
+    """(A,) running mean of the actuator-space image."""
+    variance: F32
+
+
+class Ring(NamedTuple):
+    """The telemetry ring's arrays, one per field; see `baldr_tango.telemetry.fields`."""
+
+    index: I64
+    frame: I64
+    time_ns: I64
+    latency_ns: I32
+    LO_servo_mode: NDArray[np.int8]
+    HO_servo_mode: NDArray[np.int8]
+    flags: NDArray[np.uint16]
+    img: I32
+    img_dm: F32
+    signal: F32
+    e_LO: F32
+    u_LO: F32
+    e_HO: F32
+    u_HO: F32
+    c_LO: F32
+    c_HO: F32
+    c_inj: F32
+    command: F32
+    flux: F64
+    rmse_est: F32
+    snr: F32
+    strehl: F32
+
+
+# Bits of the ring's field `flags`; the same numbers as `telemetry.fields.FrameFlag`.
+FLAG_SKIPPED: Final = 1
+FLAG_LIMITED: Final = 2
+FLAG_TRIPPED: Final = 4
+FLAG_MISSED_BEFORE: Final = 8
+FLAG_NOT_APPLIED: Final = 16

@@ -1,0 +1,280 @@
+"""The real-time thread of one beam: opens the streams, enters the compiled loop, comes back when asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baldr_tango.configuration.derived import LoopParameters
+from baldr_tango.configuration.runtime import BeamSettings
+from baldr_tango.errors import BackendError
+from baldr_tango.kernels import loop_data as d
+from baldr_tango.kernels.atomics import load_acquire, store_release
+from baldr_tango.kernels.libc import address_of
+from baldr_tango.kernels.loop import run
+from baldr_tango.rtc.arrays import LoopArrays, build_arrays
+from baldr_tango.rtc.scheduling import real_time
+from baldr_tango.rtc.slots import ParameterSlots
+from baldr_tango.streams import Stream
+
+WAIT_NS: Final = 20_000_000
+"""Longest uninterrupted wait for a frame: bounds the reaction to a command without frames."""
+
+_RETRY_S: Final = 0.1
+_compiling = threading.Lock()
+
+
+@dataclass
+class _OpenStreams:
+    camera: Stream
+    channel: Stream
+    combined: Stream
+
+    def changed(self) -> str | None:
+        """Say which stream is no longer the one under its name, and why."""
+        for stream in (self.camera, self.channel, self.combined):
+            reason = stream.is_current()
+            if reason is not None:
+                return f"stream {stream.name}: {reason}"
+        return None
+
+
+class RealTimeLoop:
+    """Runs the compiled loop of one beam in a thread of its own.
+
+    Parameters
+    ----------
+    parameters : what the loop computes with
+    settings : streams, scheduling and buffer sizes of the beam
+    log : the beam's logger
+    """
+
+    def __init__(self, parameters: LoopParameters, settings: BeamSettings, log: logging.Logger) -> None:
+        self.parameters = parameters
+        self.arrays: LoopArrays = build_arrays(parameters, settings.loop)
+        self.slots = ParameterSlots(self.arrays.parameters, self.arrays.control, lambda: self._compiled)
+        self.phase = "not started"
+        """What the thread is doing, for people."""
+        self.reopens = 0
+        """Times the streams had to be opened again."""
+        self._settings = settings
+        self._log = log
+        self._compiled = False
+        self._stopping = threading.Event()
+        self._requests = threading.Lock()
+        self._streams: _OpenStreams | None = None
+        self._thread: threading.Thread | None = None
+        self._last_problem = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """True from `start` until the thread has ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def has_streams(self) -> bool:
+        """True while the compiled loop runs on open streams."""
+        return self._compiled
+
+    @property
+    def problem(self) -> str:
+        """Why the streams cannot be opened, or empty."""
+        return self._last_problem
+
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """Copy of the loop's counters; see `loop_data` for their places."""
+        return self.arrays.state.counters.copy()
+
+    def start(self) -> None:
+        """Start the thread; nothing happens when it runs already."""
+        if self.is_alive:
+            return
+        with self._requests:
+            self._stopping.clear()
+            store_release(self.arrays.control, d.STOP, 0)
+        self._thread = threading.Thread(target=self._live, name=f"rtc-{self._settings.beam}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 1.0) -> bool:
+        """Open the loops, flatten the mirror and end the thread; True when it ended in time."""
+        with self._requests:
+            self._stopping.set()
+            store_release(self.arrays.control, d.STOP, d.STOP_FLAT)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.is_alive
+
+    def check_streams(self) -> None:
+        """Have the streams opened again when another program has re-created or deleted one.
+
+        To be called a few times per second from another thread; the loop itself has no time to look.
+        """
+        streams = self._streams
+        if streams is None or not self._compiled:
+            return
+        try:
+            reason = streams.changed()
+        except (BackendError, OSError, ValueError):
+            return  # the real-time thread is closing them this moment
+        if reason is not None:
+            self._log.warning("%s; opening the streams again", reason)
+            with self._requests:
+                if not self._stopping.is_set():
+                    store_release(self.arrays.control, d.STOP, d.STOP_HOLD)
+
+    def _live(self) -> None:
+        try:
+            self._compile()
+            left = 0
+            # A stop request that arrives while the streams are re-opened still has to flatten the mirror.
+            while not self._stopping.is_set() or left == d.STOP_HOLD:
+                left = self._serve_once()
+        except Exception:
+            self._log.exception("the real-time thread ended by an error")
+            self.phase = "ended by an error; see the log"
+            return
+        self.phase = "stopped"
+
+    def _serve_once(self) -> int:
+        """Open the streams and run the compiled loop; return why it was left, 0 without streams."""
+        left = 0
+        try:
+            with self._open_streams() as io:
+                self._say_problem("")
+                self.phase = "running"
+                with real_time(self._settings.realtime, self._log):
+                    self._compiled = True
+                    left = run(
+                        self.arrays.control,
+                        self.arrays.parameters,
+                        self.arrays.state,
+                        io,
+                        self.arrays.ring_arrays,
+                    )
+                    self._compiled = False
+            if left == d.STOP_HOLD:
+                self.reopens += 1
+                with self._requests:
+                    if not self._stopping.is_set():
+                        store_release(self.arrays.control, d.STOP, 0)
+        except BackendError as error:
+            self._say_problem(str(error))
+            self.phase = "waiting for the streams"
+            self._stopping.wait(_RETRY_S)
+        finally:
+            self._compiled = False
+        return left
+
+    def _say_problem(self, text: str) -> None:
+        """Log a change of the streams' availability once."""
+        if text != self._last_problem:
+            if text:
+                self._log.warning("waiting for streams: %s", text)
+            else:
+                self._log.info("streams are available")
+        self._last_problem = text
+
+    @contextmanager
+    def _open_streams(self) -> Iterator[d.Io]:
+        names = self._settings.streams
+        directory = names.directory or None
+        arrays = self.arrays
+        with ExitStack() as stack:
+            camera = stack.enter_context(
+                Stream.open(names.camera, directory, shape=arrays.frame_shape, dtype=np.int32)
+            )
+            side = round(arrays.n_grid**0.5)
+            shape = (side, side)
+            channel = stack.enter_context(
+                Stream.open(names.dm_command, directory, shape=shape, dtype=np.float64, writable=True)
+            )
+            combined = stack.enter_context(
+                Stream.open(names.dm_combined, directory, shape=shape, dtype=np.float64)
+            )
+            self._streams = _OpenStreams(camera, channel, combined)
+            try:
+                yield build_io(arrays, camera, channel, combined, names.semaphore)
+            finally:
+                self._streams = None
+
+    def _compile(self) -> None:
+        """Compile the loop, or load it from the cache, without running it."""
+        self.phase = "compiling kernels"
+        began = time.monotonic()
+        with _compiling:
+            control = np.zeros(d.CONTROL_WORDS, dtype=np.int64)
+            control[d.STOP] = d.STOP_HOLD
+            idle = np.zeros(4, dtype=np.int64)  # a semaphore that nobody posts
+            handles = np.zeros(d.N_HANDLES, dtype=np.int64)
+            handles[d.CAMERA_SEMAPHORE] = address_of(idle)
+            run(
+                control,
+                self.arrays.parameters,
+                self.arrays.state,
+                _io(self.arrays, handles, idle[:0]),
+                self.arrays.ring_arrays,
+            )
+        self._log.info("kernels ready after %.1f s", time.monotonic() - began)
+
+    def wait_adopted(self, version: int, timeout_s: float) -> bool:
+        """Wait until the loop works with a version of its parameters."""
+        return self.slots.wait_adopted(version, timeout_s)
+
+    @property
+    def adopted(self) -> int:
+        """Version of the parameters that the loop works with."""
+        return int(load_acquire(self.arrays.control, d.ADOPTED))
+
+
+def _io(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArray[np.int64]) -> d.Io:
+    pixel_words = (arrays.n_pixels * 4 + 7) // 8
+    frame_words = np.zeros(d.HEADER_WORDS + pixel_words, dtype=np.int64)
+    dm_words = np.zeros(d.COUNTS_WORDS + arrays.n_grid, dtype=np.int64)
+    first = d.HEADER_WORDS * 2
+    return d.Io(
+        handles=handles,
+        dm_semaphores=dm_semaphores,
+        frame_words=frame_words,
+        raw=frame_words.view(np.int32)[first : first + arrays.n_pixels],
+        check=np.zeros(d.COUNTS_NBYTES // 8, dtype=np.int64),
+        dm_words=dm_words,
+        dm_map=dm_words[d.COUNTS_WORDS :].view(np.float64),
+    )
+
+
+def build_io(arrays: LoopArrays, camera: Stream, channel: Stream, combined: Stream, semaphore: int) -> d.Io:
+    """Collect what the compiled loop needs of open streams.
+
+    camera : (rows, columns) int32; channel, combined : square float64 maps
+    semaphore : index of the semaphore to wait for frames and to trigger the mirror
+
+    Raises
+    ------
+    BackendError : a stream lacks that semaphore.
+    """
+    for stream in (camera, combined):
+        if len(stream.semaphores) <= semaphore:
+            raise BackendError(
+                f"{stream.path}: has {len(stream.semaphores)} semaphores, number {semaphore} is needed"
+            )
+    handles = np.zeros(d.N_HANDLES, dtype=np.int64)
+    handles[d.CAMERA_FD] = camera.fd
+    handles[d.CAMERA_SEMAPHORE] = camera.semaphores[semaphore].address
+    handles[d.DM_FD] = channel.fd
+    handles[d.TRIGGER_SEMAPHORE] = combined.semaphores[semaphore].address
+    handles[d.WAIT_NS] = WAIT_NS
+    posted = [*channel.semaphores, *([channel.log_semaphore] if channel.log_semaphore else [])]
+    io = _io(arrays, handles, np.array([s.address for s in posted], dtype=np.int64))
+    # The command buffer mirrors the channel's file from cnt0 on, so that one call writes flag and data.
+    header = np.frombuffer(channel.header().tobytes(), dtype=np.int64)
+    io.dm_words[: d.COUNTS_WORDS] = header[d.COUNTS_OFFSET // 8 :]
+    return io

@@ -1,0 +1,72 @@
+"""Real-time scheduling of a thread; everything degrades with a clear warning when not permitted."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from baldr_tango.configuration.settings import RealtimeSettings
+
+_MCL_CURRENT: Final = 1
+_MCL_FUTURE: Final = 2
+_MCL_ONFAULT: Final = 4
+
+_warned: set[str] = set()
+
+
+def _warn_once(log: logging.Logger, text: str) -> None:
+    """The same refusal concerns every beam and every re-opening; once per process is enough."""
+    if text not in _warned:
+        _warned.add(text)
+        log.warning("%s", text)
+
+
+def lock_memory(log: logging.Logger) -> bool:
+    """Keep every page of the process that has been touched in memory; False when not permitted."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0:
+        return True
+    reason = os.strerror(ctypes.get_errno())
+    _warn_once(
+        log,
+        f"memory is not locked ({reason}): page faults may delay frames;"
+        " raise the memlock limit of the user (ulimit -l unlimited)",
+    )
+    return False
+
+
+@contextmanager
+def real_time(settings: RealtimeSettings, log: logging.Logger) -> Iterator[None]:
+    """Give the calling thread its CPUs and its priority, and take them back afterwards."""
+    old_cpus = os.sched_getaffinity(0)
+    if settings.lock_memory:
+        lock_memory(log)
+    if settings.cpus:
+        try:
+            os.sched_setaffinity(0, settings.cpus)
+        except OSError as error:
+            _warn_once(
+                log,
+                f"the real-time thread stays on CPUs {sorted(old_cpus)}:"
+                f" {list(settings.cpus)} refused ({error})",
+            )
+    if settings.priority > 0:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(settings.priority))
+        except OSError as error:
+            _warn_once(
+                log,
+                f"normal scheduling instead of SCHED_FIFO {settings.priority} ({error.strerror}):"
+                " expect jitter under load; allow it with an rtprio limit or CAP_SYS_NICE",
+            )
+    try:
+        yield
+    finally:
+        if settings.priority > 0 and os.sched_getscheduler(0) == os.SCHED_FIFO:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if settings.cpus:
+            os.sched_setaffinity(0, old_cpus)

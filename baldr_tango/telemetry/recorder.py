@@ -1,0 +1,240 @@
+"""What the telemetry thread does, without the thread: files in sequence, trouble with the disk, counters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from baldr_tango.configuration.settings import TelemetrySettings
+from baldr_tango.errors import BackendError
+from baldr_tango.telemetry import files
+from baldr_tango.telemetry.recording import Description, RecordingFile
+from baldr_tango.telemetry.ring import TelemetryRing
+
+Log = logging.Logger | logging.LoggerAdapter
+
+_LONGEST_RETRY_S: Final = 10.0
+_SPACE_MARGIN: Final = 1.1  # times min_free_mb: room asked for before recording begins again
+
+
+class _NoSpaceError(BackendError):
+    """Less space is left on the disk than the settings ask for."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has been done since the start of the process."""
+
+    file: str = ""
+    """Path of the file that is or was last written, empty before the first."""
+    frames_written: int = 0
+    """Records written."""
+    overruns: int = 0
+    """Records lost because they were not written in time, or could not be."""
+    chunks: int = 0
+    """Chunks written."""
+    bytes_written: int = 0
+    """Data written [bytes]."""
+    files_written: int = 0
+    """Files begun."""
+    error: str = ""
+    """Why nothing is written; empty when all is well."""
+
+
+class Recorder:
+    """Writes ranges of ring records to files. One thread uses it; any may read `counters`.
+
+    No method raises for a fault of the disk: it returns False, `counters` carries the reason, the log has
+    it once, and `retry_at` says when to try again.
+
+    Parameters
+    ----------
+    ring, settings, beam, describe, log : as for `TelemetryWriter`.
+    """
+
+    def __init__(
+        self,
+        ring: TelemetryRing,
+        settings: TelemetrySettings,
+        beam: int,
+        describe: Callable[[], Description],
+        log: Log,
+    ) -> None:
+        self.is_active = False
+        self.retry_at = 0.0
+        """Time before which another attempt is pointless [s, CLOCK_MONOTONIC]."""
+        self.ring = ring
+        """The ring in use; `swap` changes it."""
+        self._settings = settings
+        self._beam = beam
+        self._directory = files.beam_directory(settings.directory, beam)
+        self._describe = describe
+        self._log = log
+        self._lock = threading.Lock()
+        self._counters = Counters()
+        self._next = ring.write_index  # first record that is not yet in a file
+        self._file: RecordingFile | None = None
+        self._retry_s = 0.0
+        self._lacks_space = False
+
+    @property
+    def counters(self) -> Counters:
+        """What has been done; records that the loop has overwritten by now count as lost at once."""
+        with self._lock:
+            lost = max(0, self.ring.oldest - self._next) if self.is_active else 0
+            return replace(self._counters, overruns=self._counters.overruns + lost)
+
+    def begin(self, start: int) -> bool:
+        """Record from the ring's record `start` on; opens the first file."""
+        if self.is_active:
+            return True
+        self._next = start
+        self.is_active = True
+        self.retry_at = self._retry_s = 0.0
+        self._lacks_space = False
+        return self._attempt(self._open)
+
+    def write(self, stop: int, *, sync: bool = False) -> bool:
+        """Append the records up to `stop` (exclusive); with `sync`, wait for the disk itself."""
+        return not self.is_active or self._attempt(partial(self._append, stop, sync))
+
+    def end(self, stop: int) -> bool:
+        """Append the records up to `stop` and finish the file."""
+        is_complete = self.write(stop) and self._attempt(self._finish)
+        with self._lock:
+            self._lose(stop)
+            self.is_active = False
+        return is_complete
+
+    def swap(self, ring: TelemetryRing, stop: int) -> bool:
+        """Go on with all records of another ring, in a new file, after record `stop` of the present one."""
+        is_complete = self.write(stop) and self._attempt(self._finish)
+        with self._lock:
+            self._lose(stop)
+            self.ring, self._next = ring, 0
+        return is_complete
+
+    def dump(self, stop: int) -> bool:
+        """Put the ring's records up to `stop` on the disk, in a file of their own if none is open."""
+        if self.is_active:
+            return self.write(stop, sync=True)
+        self._next = min(self.ring.oldest, stop)
+        self.is_active = True
+        return self.end(stop)
+
+    def _append(self, stop: int, sync: bool) -> None:
+        has_news = stop > self._next
+        if self._file is not None and not self._file.path.exists():
+            self._finish()
+        if self._file is None and (has_news or self._counters.error):
+            self._open()
+        if self._file is None:
+            return
+        if has_news:
+            self._check_space((stop - self._next) * self.ring.record_nbytes)
+            before = self._file.data_bytes
+            lost = self._file.append(self._next, stop)
+            with self._lock:
+                now = self._counters
+                self._counters = replace(
+                    now,
+                    frames_written=now.frames_written + stop - self._next - lost,
+                    overruns=now.overruns + lost,
+                    chunks=now.chunks + 1,
+                    bytes_written=now.bytes_written + self._file.data_bytes - before,
+                )
+                self._next = stop
+        if sync:
+            self._file.sync()
+        age_s = (time.monotonic_ns() - self._file.opened_ns) * 1e-9
+        is_large = self._file.nbytes >= self._settings.file_mb * files.MEGABYTE
+        if self._file.rows and (is_large or age_s >= self._settings.file_s):
+            self._finish()
+
+    def _open(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._check_space(0)
+        try:
+            description = self._describe()
+        except Exception as error:  # a recording without its description is better than none
+            self._log.exception("telemetry: the recording cannot be described")
+            description = {"describe_error": str(error)}
+        self._file = RecordingFile(
+            self._directory,
+            self._beam,
+            self.ring,
+            fields=self._settings.fields,
+            image_every=self._settings.image_every,
+            compression=self._settings.compression,
+            description=description,
+        )
+        self._log.info("telemetry: writing %s", self._file.path)
+        with self._lock:
+            begun = self._counters.files_written + 1
+            self._counters = replace(self._counters, file=str(self._file.path), files_written=begun)
+        for path in files.remove_oldest(self._settings.directory, self._beam, self._settings.keep_files):
+            self._log.info("telemetry: deleted %s, keep_files is %d", path, self._settings.keep_files)
+
+    def _finish(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _check_space(self, nbytes: int) -> None:
+        """Refuse to write `nbytes` when that leaves less space than the settings ask for."""
+        wanted = self._settings.min_free_mb * files.MEGABYTE
+        free = files.free_bytes(self._directory) - nbytes
+        if free < wanted * (_SPACE_MARGIN if self._lacks_space else 1.0):
+            raise _NoSpaceError(
+                f"{free / files.MEGABYTE:.0f} MB free, min_free_mb is {self._settings.min_free_mb:g}"
+            )
+
+    def _lose(self, stop: int) -> None:
+        """Give up what could not be written up to `stop`."""
+        if self.is_active and stop > self._next:
+            lost = self._counters.overruns + stop - self._next
+            self._counters = replace(self._counters, overruns=lost)
+            self._next = stop
+
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        try:
+            work()
+        except Exception as error:
+            self._fail(error)
+            return False
+        if self._counters.error:
+            self._log.warning("telemetry: recording again")
+        self._retry_s = self.retry_at = 0.0
+        self._lacks_space = False
+        with self._lock:
+            self._counters = replace(self._counters, error="")
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        """Let go of the file, tell the reason and lengthen the time to the next attempt."""
+        self._lacks_space = isinstance(error, _NoSpaceError)
+        file, self._file = self._file, None
+        if file is not None and not self._lacks_space:
+            file.abandon()
+        elif file is not None:
+            try:
+                file.close()
+            except Exception as another:  # the disk is fuller than it said
+                error = another
+        reason = files.first_line(error)
+        if not self._counters.error:
+            is_disk = isinstance(error, (OSError, RuntimeError))
+            self._log.error(
+                "telemetry: nothing is written to %s: %s", self._directory, reason, exc_info=not is_disk
+            )
+        with self._lock:
+            self._counters = replace(
+                self._counters, error=f"nothing is written to {self._directory}: {reason}"
+            )
+        self._retry_s = min(_LONGEST_RETRY_S, max(self._settings.chunk_s, 2 * self._retry_s))
+        self.retry_at = time.monotonic() + self._retry_s

@@ -1,0 +1,114 @@
+"""Client of the camera server: the commander protocol in front of the camera's own command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import TracebackType
+from typing import Any, Final
+
+from baldr_tango.errors import BackendError
+from baldr_tango.peers.connection import connection
+
+_NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+class CameraClient:
+    """Requests to the camera server; the connection is shared by all clients of the process.
+
+    Parameters
+    ----------
+    endpoint : ZMQ endpoint of the server.
+    timeout_s : longest wait for a reply [s]. The real server talks to its camera over a serial line,
+        and one ``cli`` exchange takes about a second.
+    """
+
+    def __init__(self, endpoint: str, timeout_s: float = 1.0) -> None:
+        self.endpoint = endpoint
+        self.timeout_s = timeout_s
+        self._connection = connection(endpoint, "camera server")
+        self._is_open = True
+
+    def close(self) -> None:
+        """Release the connection."""
+        if self._is_open:
+            self._is_open = False
+            self._connection.close()
+
+    def __enter__(self) -> CameraClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def raw(self, request: str, timeout_s: float | None = None) -> str:
+        """Send a commander request as it is; return the reply as it is.
+
+        Raises `BackendError` when no reply comes within the time-out.
+        """
+        reply = self._connection.request(request.encode(), timeout_s or self.timeout_s)
+        return reply.decode("utf-8", "replace")
+
+    def cli_raw(self, text: str, timeout_s: float | None = None) -> str:
+        """Send a command to the camera's command line; return the server's reply, JSON text as sent."""
+        return self.raw(f"cli {json.dumps(text, ensure_ascii=False)}", timeout_s)
+
+    def cli(self, text: str, timeout_s: float | None = None) -> str:
+        """Send a command to the camera's command line; return what the camera printed.
+
+        Raises `BackendError` when the server reports an error or does not answer.
+        """
+        reply = self.cli_raw(text, timeout_s)
+        answer = decode_reply(reply)
+        if _is_error(answer):
+            raise BackendError(f"camera server at {self.endpoint}: {text!r} failed: {reply.strip()}")
+        return answer if isinstance(answer, str) else json.dumps(answer)
+
+    def fps(self) -> float:
+        """Ask for the frame rate [Hz]."""
+        return self._number("fps raw")
+
+    def gain(self) -> float:
+        """Ask for the detector gain."""
+        return self._number("gain raw")
+
+    def nbreadworeset(self) -> int:
+        """Ask for the number of non-destructive reads between two resets."""
+        return round(self._number("nbreadworeset raw"))
+
+    def _number(self, question: str) -> float:
+        answer = self.cli(question)
+        try:
+            return first_number(answer)
+        except ValueError:
+            raise BackendError(
+                f"camera server at {self.endpoint}: no number in the reply {answer!r} to {question!r}"
+            ) from None
+
+
+def decode_reply(reply: str) -> Any:
+    """Decode a commander reply; text that is not JSON is returned without padding and outer quotes."""
+    text = reply.strip(" \t\r\n\0")
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return text.removeprefix('"').removesuffix('"').replace("\\r", "\r").replace("\\n", "\n")
+
+
+def first_number(text: str) -> float:
+    """Return the first number of a camera's answer, such as ``'  1739.356\\r\\nfli-cli>'``.
+
+    Raises `ValueError` when there is none, or when the camera speaks of an error.
+    """
+    found = _NUMBER.search(text)
+    if found is None or "error" in text.lower():
+        raise ValueError(f"no number in {text!r}")
+    return float(found.group())
+
+
+def _is_error(answer: Any) -> bool:
+    if isinstance(answer, dict):
+        return "error" in answer or answer.get("ok") is False
+    return isinstance(answer, str) and answer.startswith("Error")

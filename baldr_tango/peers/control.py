@@ -1,0 +1,57 @@
+"""What a calibration moves on the instrument, asked of the MDS."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+from baldr_tango.peers.mds import MdsClient
+
+LAMP: Final = "SBB"
+"""Broad-band calibration source."""
+
+OUT_UM: Final = 200.0
+"""Displacement of the phase-mask stage that the instrument's calibration scripts use."""
+
+
+class ControlClient:
+    """Lamp, phase masks and (virtual instrument only) turbulence, through the MDS.
+
+    Parameters
+    ----------
+    mds : ZMQ endpoint of the MDS.
+    mask : name of the phase mask that goes in, for instance "H3".
+    timeout_s : longest wait for one move [s].
+    """
+
+    def __init__(self, mds: str, mask: str = "H3", timeout_s: float = 10.0) -> None:
+        self.mask = mask
+        self._mds = MdsClient(mds, timeout_s)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._mds.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_lamp(self, on: bool) -> None:
+        """Switch the calibration source on or off; `BackendError` when the MDS refuses."""
+        self._mds.ask(f"{'on' if on else 'off'} {LAMP}")
+
+    def move_mask(self, beam: int, in_: bool) -> None:
+        """Put the phase mask of `beam` in, or 200 um beside; `BackendError` when the MDS refuses."""
+        # Both begin at the mask: out twice is not twice as far, where the next mask may be.
+        self._mds.ask(f"fpm_movetomask phasemask{beam} {self.mask}")
+        if not in_:
+            self._mds.ask(f"moverel BMX{beam} {OUT_UM}")
+
+    def set_turbulence(self, on: bool, beam: int | None = None) -> None:
+        """Switch the virtual instrument's turbulence, for one beam or all; a real MDS refuses."""
+        words = ["sim_turbulence", "on" if on else "off", *([] if beam is None else [str(beam)])]
+        self._mds.ask(" ".join(words))

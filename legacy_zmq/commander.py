@@ -1,0 +1,63 @@
+"""The commander server of one beam: the protocol in front of the door to its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from baldr_tango.errors import BaldrError, RequestError
+from baldr_tango.interface.command import Json
+from legacy_zmq import protocol
+from legacy_zmq.server import Later, ReplyServer
+
+
+class Door(Protocol):
+    """Runs a command by name; ``functools.partial(execute, beam)`` is one."""
+
+    def __call__(self, name: str, args: list[Json], /, *, source: str) -> Json:
+        """Run the command; `source` says for the log who asked."""
+
+
+class CommanderServer(ReplyServer):
+    """Answers the commander's requests.
+
+    Parameters
+    ----------
+    endpoint : where to listen, for instance tcp://127.0.0.1:6662.
+    execute : the door.
+    waits : tells whether the command of that name runs beside others; it may raise `BaldrError` for
+        an unknown one. All other commands run one after the other, in order of arrival.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        execute: Door,
+        *,
+        waits: Callable[[str], bool] = lambda name: False,
+        name: str = "commander",
+    ) -> None:
+        super().__init__(endpoint, self._reply, failure=_failure, name=name)
+        self._execute = execute
+        self._waits = waits
+
+    def _reply(self, payload: bytes, address: str) -> bytes | Later:
+        try:
+            name, arguments = protocol.parse(payload)
+        except RequestError as error:
+            return _failure(str(error))
+        door = partial(self._execute, source=f"zmq {address}".strip())
+        return Later(
+            lambda: protocol.run(name, arguments, door).encode(), in_turn=not self._runs_beside(name)
+        )
+
+    def _runs_beside(self, name: str) -> bool:
+        try:
+            return self._waits(name)
+        except BaldrError:
+            return True
+
+
+def _failure(text: str) -> bytes:
+    return protocol.error_reply(text).encode()

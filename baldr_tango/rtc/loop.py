@@ -63,6 +63,10 @@ class RealTimeLoop:
         self.slots = ParameterSlots(self.arrays.parameters, self.arrays.control, lambda: self._compiled)
         self.phase = "not started"
         """What the thread is doing, for people."""
+        self.is_compiled = False
+        """True once the kernels are ready."""
+        self.has_failed = False
+        """True when the thread ended by an error."""
         self.reopens = 0
         """Times the streams had to be opened again."""
         self._settings = settings
@@ -140,6 +144,7 @@ class RealTimeLoop:
                 left = self._serve_once()
         except Exception:
             self._log.exception("the real-time thread ended by an error")
+            self.has_failed = True
             self.phase = "ended by an error; see the log"
             return
         self.phase = "stopped"
@@ -223,6 +228,7 @@ class RealTimeLoop:
                 _io(self.arrays, handles, idle[:0]),
                 self.arrays.ring_arrays,
             )
+        self.is_compiled = True
         self._log.info("kernels ready after %.1f s", time.monotonic() - began)
 
     def wait_adopted(self, version: int, timeout_s: float) -> bool:

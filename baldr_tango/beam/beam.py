@@ -1,0 +1,400 @@
+"""A beam as a whole: built, asked, told and taken down through one class."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from baldr_tango import __version__
+from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.readings import read_values
+from baldr_tango.beam.state import BeamState, StateChange, after
+from baldr_tango.beam.statistics import Figures
+from baldr_tango.configuration.calibration import load_calibration
+from baldr_tango.configuration.derived import LoopParameters, derive
+from baldr_tango.configuration.runtime import BeamSettings
+from baldr_tango.errors import BackendError, BaldrError, StateError
+from baldr_tango.interface import status_names
+from baldr_tango.kernels import loop_data as d
+from baldr_tango.names import LoopState, RtcState
+from baldr_tango.peers import CameraClient, MdsClient
+from baldr_tango.rtc import RealTimeLoop
+from baldr_tango.telemetry import TelemetryWriter
+from baldr_tango.telemetry.writer import TelemetryStatus
+
+APPLY_TIMEOUT_S: Final = 0.5
+"""Longest wait for the loop to take over a change [s]."""
+
+_TRIP_REASONS: Final = {
+    d.TRIP_LIMIT: "the DM command exceeded its limit",
+    d.TRIP_NOT_FINITE: "the DM command was not finite",
+}
+
+
+class Beam:
+    """One telescope beam: wavefront sensor, controller, deformable mirror.
+
+    All methods may be called from any thread. None of them waits for the loop for longer than
+    `APPLY_TIMEOUT_S`; `load` reads a calibration file, which takes seconds.
+
+    Parameters
+    ----------
+    settings : everything that the runtime configuration says about this beam
+    log : logger; "baldr.beamN" by default
+    """
+
+    def __init__(self, settings: BeamSettings, *, log: logging.Logger | None = None) -> None:
+        self.settings = settings
+        self.name = f"beam{settings.beam}"
+        self.log = log or logging.getLogger(f"baldr.{self.name}")
+        self.on_exit: list[Callable[[], None]] = []
+        """Called, in a thread of their own, when the command ``exit`` was given."""
+        self.on_change: list[Callable[[StateChange], None]] = []
+        """Called at each transition; must be quick."""
+        self.exclusive = threading.RLock()
+        """Held while a command changes the beam: one at a time."""
+        self.loop: RealTimeLoop | None = None
+        self.calibration_limits: Mapping[str, float] = {}
+        """Limits and flags of the calibration file that are only reported."""
+        self.housekeeping = Housekeeping(self)
+        self._telemetry: TelemetryWriter | None = None
+        self._camera: CameraClient | None = None
+        self._mds: MdsClient | None = None
+        self._failure = ""
+        self._busy = ""
+        self._starter: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    # Life cycle
+
+    def start(self) -> None:
+        """Bring the beam up in the background: configuration, streams, kernels, telemetry."""
+        if self._starter is not None and self._starter.is_alive():
+            return
+        self._closing.clear()
+        self._camera = CameraClient(self.settings.camera_endpoint, self.settings.timeout_s)
+        self._mds = MdsClient(self.settings.mds_endpoint, self.settings.timeout_s)
+        self._busy = "reading the configuration"
+        self.housekeeping.start()
+        self._starter = threading.Thread(target=self._start, name=f"start-{self.name}", daemon=True)
+        self._starter.start()
+
+    def _start(self) -> None:
+        try:
+            self.load(self.settings.calibration_file, self.settings.mask)
+        except BaldrError as error:
+            self._failure = str(error)
+            self.log.error("configuration failed: %s", error)
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            self.log.exception("configuration failed")
+
+    def close(self) -> None:
+        """Stop everything in reverse order; bounded, and harmless when called twice."""
+        self._closing.set()
+        if self._starter is not None:
+            self._starter.join(5.0)
+        if self.loop is not None and not self.loop.stop():
+            self.log.error("the real-time thread did not stop in time")
+        if self._telemetry is not None:
+            self._telemetry.stop(2.0)
+        self.housekeeping.stop()
+        for client in (self._camera, self._mds):
+            if client is not None:
+                client.close()
+        self._camera = self._mds = None
+
+    def request_exit(self) -> None:
+        """Stop the beam and tell whoever runs it, after the reply to this request has gone."""
+
+        def leave() -> None:
+            for callback in list(self.on_exit):
+                callback()
+
+        self.stop_rtc()
+        threading.Thread(target=leave, name=f"exit-{self.name}", daemon=True).start()
+
+    # Configuration
+
+    def load(self, path: str | Path, mask: str | None = None) -> LoopParameters:
+        """Load a calibration file and start the loop on it, both loops open.
+
+        Parameters
+        ----------
+        path : calibration file, TOML or JSON
+        mask : phase mask, the table inside the file; by default the one in force
+
+        Raises
+        ------
+        ConfigError : the file is wrong; the configuration in force stays as it is.
+        """
+        used_mask = mask or (self.loop.parameters.mask if self.loop else self.settings.mask)
+        calibration = load_calibration(path, self.settings.beam, used_mask)
+        parameters = derive(calibration, self.settings, **self._camera_state())
+        for note in parameters.warnings:
+            self.log.warning("%s", note)
+        with self.exclusive:
+            if self._closing.is_set():
+                raise StateError(f"{self.name} is being closed")
+            self._replace_loop(parameters)
+            self.calibration_limits = {
+                name: float(getattr(calibration, name))
+                for name in (
+                    "auto_close",
+                    "close_on_strehl_limit",
+                    "open_on_strehl_limit",
+                    "open_on_flux_limit",
+                )
+            }
+            self._failure = ""
+            self._busy = ""
+        self.log.info("configured from %s, mask %s, %.6g Hz", path, used_mask, parameters.frame_rate_hz)
+        return parameters
+
+    def _camera_state(self) -> dict[str, float]:
+        """Ask the camera server for frame rate and gain; nothing when it does not answer."""
+        if self._camera is None:
+            return {}
+        try:
+            found = {"frame_rate_hz": self._camera.fps(), "gain": self._camera.gain()}
+        except BackendError as error:
+            self.log.warning("camera server: %s; using the configured frame rate", error)
+            return {}
+        return {name: value for name, value in found.items() if value > 0}
+
+    def _replace_loop(self, parameters: LoopParameters) -> None:
+        """Stop the old loop, build and start the new one, hand its ring to telemetry."""
+        new = RealTimeLoop(parameters, self.settings, self.log)
+        if self.loop is not None and not self.loop.stop():
+            raise BackendError("the real-time thread did not stop; the configuration stays as it was")
+        self.loop = new
+        self.housekeeping.watch(new)
+        if self._telemetry is None:
+            self._telemetry = TelemetryWriter(
+                new.arrays.ring, self.settings.telemetry, self.settings.beam, self._describe, log=self.log
+            )
+            self._telemetry.start()
+        else:
+            self._telemetry.replace_ring(new.arrays.ring)
+        new.start()
+
+    # State
+
+    @property
+    def figures(self) -> Figures:
+        """Rates and averages of the last second."""
+        return self.housekeeping.figures
+
+    def state(self) -> BeamState:
+        """Tell what the beam is doing now; never waits."""
+        loop = self.loop
+        if loop is None:
+            failed = bool(self._failure)
+            return BeamState(
+                RtcState.UNCONFIGURED if failed or not self._busy else RtcState.STARTING,
+                LoopState.OPEN,
+                LoopState.OPEN,
+                fault=self._failure,
+                busy="" if failed else self._busy,
+            )
+        counters = loop.arrays.state.counters
+        rtc, fault, busy = self._rtc_state(loop)
+        return BeamState(
+            rtc,
+            LoopState(int(counters[d.LO_CLOSED])),
+            LoopState(int(counters[d.HO_CLOSED])),
+            alarm=self.housekeeping.alarms if rtc != RtcState.STOPPED else (),
+            fault=fault,
+            busy=busy,
+        )
+
+    def _rtc_state(self, loop: RealTimeLoop) -> tuple[RtcState, str, str]:
+        trip = int(loop.arrays.state.counters[d.TRIP])
+        if trip:
+            reason = f"{_TRIP_REASONS[trip]}; loops opened, mirror flat; reset_fault acknowledges"
+            return RtcState.FAULT, reason, ""
+        if not loop.is_alive:
+            if loop.has_failed:
+                return RtcState.FAULT, "the real-time thread ended by an error; see the log", ""
+            return RtcState.STOPPED, "", ""
+        if not loop.is_compiled:
+            return RtcState.STARTING, "", loop.phase
+        if loop.slots.switch(d.PAUSE):
+            return RtcState.PAUSED, "", loop.problem
+        return RtcState.RUNNING, "", loop.problem
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Read published values by name; without names all but the large ones. Never waits."""
+        return read_values(self, names)
+
+    def status(self) -> dict[str, Any]:
+        """Return the 15 status keys, and a few that tell what those cannot."""
+        names = (*status_names(), "rtc_state", "fault_reason", "lost_frames", "telemetry_on")
+        values = self.read(names)
+        rtc = RtcState(values["rtc_state"])
+        values["rtc_state"] = rtc.name
+        values["paused"] = rtc == RtcState.PAUSED
+        return {name: int(v) if isinstance(v, LoopState) else v for name, v in values.items()}
+
+    def telemetry_status(self) -> TelemetryStatus:
+        """Tell what the telemetry thread is doing."""
+        return self._telemetry.status() if self._telemetry is not None else TelemetryStatus()
+
+    # Commands
+
+    def set_loops(self, lo: LoopState | None = None, ho: LoopState | None = None) -> BeamState:
+        """Open or close the loops, both at the same frame; None leaves one as it is.
+
+        Raises
+        ------
+        StateError : closing is not possible now, or the loop did not react.
+        """
+        wanted = {d.CLOSE_LO: lo, d.CLOSE_HO: ho}
+        closing = LoopState.CLOSED in (lo, ho)
+        with self.exclusive:
+            rtc = self.state().rtc
+            after(rtc, "close" if closing else "open")
+            if rtc not in (RtcState.UNCONFIGURED, RtcState.STOPPED):
+                self._switch({k: int(v) for k, v in wanted.items() if v is not None})
+            return self.state()
+
+    def pause(self) -> None:
+        """Stop processing frames; controllers and mirror keep their state."""
+        self._switch_on_event("pause", {d.PAUSE: 1})
+
+    def resume(self) -> None:
+        """Go on after a pause with the next fresh frame."""
+        self._switch_on_event("resume", {d.PAUSE: 0})
+
+    def reset_fault(self) -> None:
+        """Acknowledge a tripped safety limit: the loop goes on with both loops open."""
+        with self.exclusive:
+            rtc = self.state().rtc
+            after(rtc, "reset")
+            loop = self._loop()
+            if loop.has_failed:
+                self.load(loop.parameters.config_file)
+                return
+            generation = loop.slots.switch(d.RESET) + 1
+            if rtc == RtcState.FAULT:
+                self._switch({d.CLOSE_LO: 0, d.CLOSE_HO: 0, d.RESET: generation})
+
+    def stop_rtc(self) -> None:
+        """End the real-time thread: loops open, mirror flat; bounded, with or without frames."""
+        with self.exclusive:
+            after(self.state().rtc, "stop")
+            if self.loop is None:
+                return
+            if not self.loop.stop():
+                raise BackendError("the real-time thread did not stop in time")
+            self._clear_switches(self.loop)
+
+    def start_rtc(self) -> None:
+        """Start the real-time thread again after `stop_rtc`, loops open."""
+        with self.exclusive:
+            after(self.state().rtc, "start")
+            self._loop().start()
+
+    def record(self, on: bool) -> TelemetryStatus:
+        """Begin or end recording telemetry."""
+        if self._telemetry is None:
+            raise StateError("no telemetry before a configuration is loaded")
+        self._telemetry.record(on)
+        return self._telemetry.status()
+
+    def save_telemetry(self) -> None:
+        """Put what the ring holds on the disk without waiting for it."""
+        writer = self._telemetry
+        if writer is not None:
+            threading.Thread(target=writer.save, name=f"save-{self.name}", daemon=True).start()
+
+    def send_camera(self, text: str) -> str:
+        """Send a text to the camera's command line; return the server's reply as it is."""
+        if self._camera is None:
+            raise StateError("the beam is closed")
+        return self._camera.cli_raw(text)
+
+    def send_mds(self, text: str) -> str:
+        """Send a text to the multi-device server; return its reply as it is."""
+        if self._mds is None:
+            raise StateError("the beam is closed")
+        return self._mds.raw(text)
+
+    # Internals
+
+    def open_after_trip(self) -> None:
+        """Bring the requested loop states in line with the loop, which has opened itself."""
+        loop = self.loop
+        if loop is not None:
+            self._clear_switches(loop)
+
+    @staticmethod
+    def _clear_switches(loop: RealTimeLoop) -> None:
+        loop.slots.change(switches={d.CLOSE_LO: 0, d.CLOSE_HO: 0, d.PAUSE: 0})
+
+    def _loop(self) -> RealTimeLoop:
+        if self.loop is None:
+            raise StateError("no configuration is loaded; load one first: readBDRConfig")
+        return self.loop
+
+    def _switch_on_event(self, event: str, switches: dict[int, int]) -> None:
+        with self.exclusive:
+            after(self.state().rtc, event)
+            self._switch(switches)
+
+    def _switch(self, switches: dict[int, int]) -> None:
+        loop = self._loop()
+        version = loop.slots.change(switches=switches, timeout_s=APPLY_TIMEOUT_S)
+        if not loop.slots.wait_adopted(version, APPLY_TIMEOUT_S):
+            raise StateError(f"the real-time loop did not react within {APPLY_TIMEOUT_S:g} s")
+
+    def _describe(self) -> dict[str, Any]:
+        """Describe a recording: what was measured, with what, how."""
+        loop = self._loop()
+        p = loop.parameters
+        slots = loop.slots
+        text: dict[str, Any] = {
+            "beam": p.beam,
+            "mask": p.mask,
+            "mode": p.mode,
+            "config_file": p.config_file,
+            "config_sha256": p.config_sha256,
+            "runtime_file": str(self.settings.runtime_file),
+            "runtime_sha256": self.settings.runtime_sha256,
+            "frame_rate_hz": p.frame_rate_hz,
+            "camera_gain": p.gain,
+            "controller_type_lo": p.controller_type_lo,
+            "controller_type_ho": p.controller_type_ho,
+            "boxcar": slots.switch(d.BOXCAR),
+            "nm_per_dm_unit": p.nm_per_dm_unit,
+            "wavelength_nm": p.wavelength_nm,
+            "software": f"baldr-tango {__version__}",
+        }
+        for name in (
+            "dark",
+            "reference",
+            "kp_lo",
+            "ki_lo",
+            "kd_lo",
+            "leak_lo",
+            "kp_ho",
+            "ki_ho",
+            "kd_ho",
+            "leak_ho",
+        ):
+            text[name] = slots.current(name)
+        text["clear_pupil"] = p.clear_pupil
+        return text
+
+    def wait_until(self, condition: Callable[[BeamState], bool], timeout_s: float) -> bool:
+        """Wait until the beam's state fulfils a condition; False when it has not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition(self.state()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True

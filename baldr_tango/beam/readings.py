@@ -1,0 +1,166 @@
+"""How each published value is read off a beam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from baldr_tango.beam.statistics import Figures
+from baldr_tango.errors import RequestError
+from baldr_tango.interface import VALUES
+from baldr_tango.kernels import loop_data as d
+from baldr_tango.names import SERVO_RUN, SERVO_STOP, RtcState
+
+if TYPE_CHECKING:
+    from baldr_tango.beam.beam import Beam
+
+PLACEHOLDER_CLOSE_ON_SNR: Final = 2.0
+"""The legacy constant: nothing closes on it yet."""
+
+
+class Moment:
+    """A beam at one moment: everything is looked up at most once per reading."""
+
+    def __init__(self, beam: Beam) -> None:
+        self.beam = beam
+        self.loop = beam.loop
+        self.state = beam.state()
+        self.figures: Figures = beam.figures
+        self.telemetry = beam.telemetry_status()
+        self.counters = self.loop.counters if self.loop else np.zeros(d.N_COUNTERS, dtype=np.int64)
+
+    def newest(self, field: str) -> Any:
+        """Newest value of a telemetry field; empty without a configuration."""
+        return self.loop.arrays.ring.newest(field) if self.loop else np.zeros(0)
+
+    def parameter(self, name: str, default: Any) -> Any:
+        """One derived parameter of the configuration in force."""
+        return getattr(self.loop.parameters, name) if self.loop else default
+
+
+def _controller_type(moment: Moment) -> str:
+    lo, ho = moment.parameter("controller_type_lo", ""), moment.parameter("controller_type_ho", "")
+    if not lo:
+        return "unknown"
+    return str(lo) if lo == ho else f"{lo}/{ho}"
+
+
+def _limit(name: str, moment: Moment) -> float:
+    return float(moment.beam.calibration_limits.get(name, 0.0))
+
+
+def _frame(moment: Moment) -> Any:
+    return (
+        moment.newest("img").reshape(moment.loop.arrays.frame_shape) if moment.loop else np.zeros((1, 1), int)
+    )
+
+
+def _dm_map(moment: Moment) -> Any:
+    if moment.loop is None:
+        return np.zeros((1, 1))
+    command = moment.loop.arrays.state.command.astype(np.float64)
+    side = round(command.size**0.5)
+    return command.reshape(side, side)
+
+
+def _command(moment: Moment) -> Any:
+    return moment.loop.arrays.state.command.astype(np.float64) if moment.loop else np.zeros(0)
+
+
+def _rms(values: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _counter(index: int, moment: Moment) -> int:
+    return int(moment.counters[index])
+
+
+def _figure(name: str, moment: Moment) -> Any:
+    return getattr(moment.figures, name)
+
+
+def _vector(field: str, moment: Moment) -> Any:
+    return moment.newest(field).astype(np.float64)
+
+
+READERS: Final[dict[str, Callable[[Moment], Any]]] = {
+    "TT_state": lambda m: m.state.lo,
+    "HO_state": lambda m: m.state.ho,
+    "mode": lambda m: m.parameter("mode", "unknown"),
+    "phasemask": lambda m: m.parameter("mask", "unknown"),
+    "frequency": lambda m: float(m.parameter("frame_rate_hz", 0.0)),
+    "configured": lambda m: int(m.loop is not None),
+    "ctrl_type": _controller_type,
+    "config_file": lambda m: m.parameter("config_file", "unknown"),
+    "inj_enabled": lambda m: 0,
+    "auto_loop": lambda m: int(m.beam.calibration_limits.get("auto_close", 0.0)),
+    "close_on_strehl": partial(_limit, "close_on_strehl_limit"),
+    "open_on_strehl": partial(_limit, "open_on_strehl_limit"),
+    "close_on_snr": lambda m: PLACEHOLDER_CLOSE_ON_SNR,
+    "open_on_snr": partial(_limit, "open_on_flux_limit"),
+    "TT_offsets": lambda m: int(m.loop is not None and bool(np.any(m.loop.slots.current("offset_lo")))),
+    "rtc_state": lambda m: m.state.rtc,
+    "fault_reason": lambda m: m.state.fault,
+    "warnings": lambda m: "\n".join(m.parameter("warnings", ())),
+    "frames": partial(_counter, d.FRAMES),
+    "lost_frames": partial(_counter, d.LOST),
+    "stale_wakeups": partial(_counter, d.STALE),
+    "skipped_frames": partial(_counter, d.SKIPPED),
+    "torn_frames": partial(_counter, d.TORN),
+    "limited_modes": partial(_counter, d.LIMITED),
+    "muted_modes": partial(_counter, d.MUTED),
+    "write_errors": partial(_counter, d.WRITE_ERRORS),
+    "stream_reopens": lambda m: m.loop.reopens if m.loop else 0,
+    "frame_rate": partial(_figure, "frame_rate"),
+    "latency_p50": partial(_figure, "latency_p50"),
+    "latency_p99": partial(_figure, "latency_p99"),
+    "latency_max": lambda m: _counter(d.LATENCY_MAX_NS, m) / 1000.0,
+    "jitter_p50": partial(_figure, "jitter_p50"),
+    "jitter_p99": partial(_figure, "jitter_p99"),
+    "jitter_max": lambda m: _counter(d.JITTER_MAX_NS, m) / 1000.0,
+    "flux": partial(_figure, "flux"),
+    "snr": lambda m: float(m.newest("snr")) if m.loop else 0.0,
+    "strehl": partial(_figure, "strehl"),
+    "rmse_est": partial(_figure, "rmse_est"),
+    "residual_rms": partial(_figure, "residual_rms"),
+    "tip_tilt_rms": partial(_figure, "tip_tilt_rms"),
+    "dm_rms": lambda m: _rms(_command(m)),
+    "dm_peak": lambda m: float(np.abs(_command(m)).max(initial=0.0)),
+    "telemetry_on": lambda m: m.telemetry.recording,
+    "telemetry_file": lambda m: str(m.telemetry.file or ""),
+    "telemetry_frames": lambda m: m.telemetry.frames_written,
+    "telemetry_overruns": lambda m: m.telemetry.overruns,
+    "telemetry_error": lambda m: m.telemetry.error,
+    "e_LO": partial(_vector, "e_LO"),
+    "u_LO": partial(_vector, "u_LO"),
+    "e_HO": partial(_vector, "e_HO"),
+    "u_HO": partial(_vector, "u_HO"),
+    "signal": partial(_vector, "signal"),
+    "dm_command": _command,
+    "frame": _frame,
+    "dm_map": _dm_map,
+}
+"""Every value of `interface.VALUES` by name."""
+
+
+def read_values(beam: Beam, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Read values of a beam by name; without names all but the large ones.
+
+    Raises
+    ------
+    RequestError : there is no value of that name.
+    """
+    wanted = [value.name for value in VALUES if not value.slow] if names is None else list(names)
+    moment = Moment(beam)
+    try:
+        return {name: READERS[name](moment) for name in wanted}
+    except KeyError as error:
+        raise RequestError(f"no value {error.args[0]!r}; there are {', '.join(READERS)}") from None
+
+
+def servo_mode(rtc: RtcState) -> int:
+    """Main servo mode as the commander reports it."""
+    return SERVO_STOP if rtc == RtcState.STOPPED else SERVO_RUN

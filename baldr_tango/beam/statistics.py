@@ -1,0 +1,109 @@
+"""Figures that need a look at many frames: rates, percentiles, averages. Made off the loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baldr_tango.kernels import loop_data as d
+from baldr_tango.rtc import RealTimeLoop, RecentPercentiles
+from baldr_tango.telemetry.ring import TelemetryRing
+
+WINDOW_S: Final = 1.0
+"""Time over which rates and averages are taken [s]."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Rates, percentiles and averages of the last second or seconds."""
+
+    frame_rate: float = 0.0
+    """[Hz]"""
+    lost: int = 0
+    """Frames lost within the window."""
+    skipped: int = 0
+    latency_p50: float = 0.0
+    """[us]"""
+    latency_p99: float = 0.0
+    jitter_p50: float = 0.0
+    jitter_p99: float = 0.0
+    flux: float = 0.0
+    """[ADU]"""
+    strehl: float = 0.0
+    rmse_est: float = 0.0
+    residual_rms: float = 0.0
+    """[nm]"""
+    tip_tilt_rms: float = 0.0
+    """[DM units]"""
+
+
+class Statistics:
+    """Watches the counters, histograms and ring of one loop."""
+
+    def __init__(self, loop: RealTimeLoop) -> None:
+        self._loop = loop
+        self._latency = RecentPercentiles()
+        self._jitter = RecentPercentiles()
+        self._time = time.monotonic()
+        self._counters = loop.counters
+        self._latency.add(loop.arrays.state.latency_bins)
+        self._jitter.add(loop.arrays.state.jitter_bins)
+        self.figures = Figures()
+
+    def update(self) -> Figures:
+        """Take the figures of the time since the last call; call it about once per `WINDOW_S`."""
+        now, counters = time.monotonic(), self._loop.counters
+        state = self._loop.arrays.state
+        self._latency.add(state.latency_bins)
+        self._jitter.add(state.jitter_bins)
+        elapsed = max(now - self._time, 1e-6)
+        change = counters - self._counters
+        self._time, self._counters = now, counters
+        latency = self._latency.percentiles(50.0, 99.0)
+        jitter = self._jitter.percentiles(50.0, 99.0)
+        self.figures = Figures(
+            frame_rate=float(change[d.FRAMES]) / elapsed,
+            lost=int(change[d.LOST]),
+            skipped=int(change[d.SKIPPED]),
+            latency_p50=latency[0],
+            latency_p99=latency[1],
+            jitter_p50=jitter[0],
+            jitter_p99=jitter[1],
+            **self._averages(int(change[d.FRAMES])),
+        )
+        return self.figures
+
+    def _averages(self, frames: int) -> dict[str, float]:
+        ring = self._loop.arrays.ring
+        flags = recent(ring, "flags", frames)
+        used = (flags & d.FLAG_SKIPPED) == 0
+        if not used.any():
+            return {}
+        parameters = self._loop.parameters
+        controlled = np.any(parameters.reconstructor_ho != 0.0, axis=1)
+        error_ho = recent(ring, "e_HO", frames)[used][:, controlled].astype(np.float64)
+        error_lo = recent(ring, "e_LO", frames)[used].astype(np.float64)
+        residual = _rms(error_ho) * parameters.nm_per_dm_unit
+        return {
+            "flux": float(recent(ring, "flux", frames)[used].mean()),
+            "strehl": float(recent(ring, "strehl", frames)[used].mean()),
+            "rmse_est": float(np.nan_to_num(recent(ring, "rmse_est", frames)[used].mean())),
+            "residual_rms": residual,
+            "tip_tilt_rms": _rms(error_lo),
+        }
+
+
+def recent(ring: TelemetryRing, name: str, frames: int) -> NDArray[Any]:
+    """Copy one field of the newest records, at most `frames` of them and at most half the ring."""
+    stop = ring.write_index
+    start = max(ring.oldest, stop - min(frames, ring.capacity // 2))
+    parts = [ring.fields[name][part] for part in ring.slices(start, stop)]
+    return np.concatenate(parts) if parts else ring.fields[name][:0].copy()
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values * values))) if values.size else 0.0

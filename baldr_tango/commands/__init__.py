@@ -1,0 +1,16 @@
+"""Every command of a beam, and the one door to them."""
+
+from baldr_tango.commands import configuration, introspection, loops, peers, telemetry
+from baldr_tango.commands.door import execute, runs_beside
+from baldr_tango.commands.table import COMMANDS
+
+__all__ = [
+    "COMMANDS",
+    "configuration",
+    "execute",
+    "introspection",
+    "loops",
+    "peers",
+    "runs_beside",
+    "telemetry",
+]

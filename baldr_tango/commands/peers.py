@@ -1,0 +1,33 @@
+"""Texts passed on to the camera server and to the multi-device server."""
+
+from __future__ import annotations
+
+from baldr_tango.beam import Beam
+from baldr_tango.commands.table import beam_command
+from baldr_tango.interface import Json
+
+
+@beam_command(waits=True)
+def send_mds_command(beam: Beam, command: str) -> dict[str, Json]:
+    """Send a text to the multi-device server and return its reply.
+
+    Parameters
+    ----------
+    command : text, for instance off SBB
+    """
+    beam.log.info("to the MDS: %s", command)
+    answer = beam.send_mds(command)
+    return {"ok": True, "reply": answer, "mds_response": answer, "command_sent": command}
+
+
+@beam_command(waits=True)
+def send_cam_command(beam: Beam, command: str) -> dict[str, Json]:
+    """Send a text to the camera's command line and return the server's reply.
+
+    Parameters
+    ----------
+    command : text, for instance gain raw
+    """
+    beam.log.info("to the camera: %s", command)
+    answer = beam.send_camera(command)
+    return {"ok": True, "reply": answer, "camera_response": answer, "command_sent": command}

@@ -83,8 +83,6 @@ class LoopParameters:
     """(G, H) high-order modes on the DM map; corner rows are 0."""
     exterior_pixels: IndexArray
     """Flat indices of the ring outside the pupil where the dot diffracts light."""
-    secondary_pixel: int
-    """Flat index of the centre of the secondary obstruction."""
     control_lo: ControllerSettings
     control_ho: ControllerSettings
     limits: LimitSettings
@@ -95,6 +93,8 @@ class LoopParameters:
     """Slope and intercept of the measured line from secondary-pixel intensity to residual (DM rms)."""
     interaction_matrix: FloatArray | None
     """(L + A, A) measured response of the signal to each mode, then to each actuator [1/DM unit]."""
+    secondary_pixel: int = 0
+    """Flat index of the centre of the secondary obstruction."""
     warnings: tuple[str, ...] = ()
 
 
@@ -146,8 +146,8 @@ def derive(
         reference=light.reference,
         clear_pupil=light.clear_pupil,
         signal_mask=_signal_mask(calibration, light, notes),
-        reconstructor_lo=calibration.I2M_LO,
-        reconstructor_ho=calibration.I2M_HO,
+        reconstructor_lo=calibration.I2M_LO.copy(),
+        reconstructor_ho=calibration.I2M_HO.copy(),
         mode_shapes_lo=_mode_shapes(calibration, "M2C_LO", notes),
         mode_shapes_ho=_mode_shapes(calibration, "M2C_HO", notes),
         exterior_pixels=light.exterior_pixels,
@@ -159,7 +159,7 @@ def derive(
         nm_per_dm_unit=settings.loop.nm_per_dm_unit,
         wavelength_nm=settings.loop.wavelength_nm,
         strehl_line=(float(calibration.I2rms_sec[0, 0]), float(calibration.I2rms_sec[1, 1])),
-        interaction_matrix=calibration.IM,
+        interaction_matrix=None if calibration.IM is None else calibration.IM.copy(),
         warnings=tuple(notes),
     )
 

@@ -68,7 +68,7 @@ def photometry_of(
     fold = loop.bad_pixels == "neighbours" and bad.size > 0
     shape = calibration.frame_shape
     weights = np.ones(calibration.I2A.shape[1])
-    matrix = calibration.I2A
+    matrix = calibration.I2A.copy()
     if fold:
         weights, matrix = fold_repair(weights, bad, shape), fold_repair(matrix, bad, shape)
 
@@ -78,7 +78,7 @@ def photometry_of(
     old = float(calibration.I0.sum()) > OLD_UNITS_SUM
     reference = _reference(calibration, repaired(calibration.I0), weights, old, notes)
     clear = _clear_pupil(calibration, repaired, weights, notes)
-    exterior = np.setdiff1d(calibration.exterior_pixels, bad) if fold else calibration.exterior_pixels
+    exterior = np.setdiff1d(calibration.exterior_pixels, bad) if fold else calibration.exterior_pixels.copy()
     if not exterior.size:
         notes.append(
             f"{calibration.file}: {calibration.table}.exterior_pixels: no good pixel: no residual estimate"

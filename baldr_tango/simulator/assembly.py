@@ -56,7 +56,7 @@ class InstrumentModel:
         else:
             if not settings.rate_hz > 0.0:
                 raise ConfigError(
-                    f"[simulator] rate_hz: found {settings.rate_hz}, expected above 0 Hz for the optical plant"
+                    f"[simulator] rate_hz: found {settings.rate_hz}, expected above 0 (optical plant)"
                 )
             self.optical = optical_plant(settings, beams)
         self.detector = Detector(
@@ -74,7 +74,9 @@ class InstrumentModel:
         """Level of a frame without light [ADU], (B, P)."""
         if self.is_linear:
             return np.array([p.dark for p in self._parameters(rate_hz, gain)], dtype=np.float32)
-        return np.full((len(self._config.beams), _PIXELS), self._config.simulator.pedestal_adu, dtype=np.float32)
+        return np.full(
+            (len(self._config.beams), _PIXELS), self._config.simulator.pedestal_adu, dtype=np.float32
+        )
 
     def _parameters(self, rate_hz: float, gain: float) -> list[LoopParameters]:
         return [
@@ -88,7 +90,7 @@ def _calibration(config: RuntimeConfig, beam: int) -> Calibration:
     calibration = load_calibration(settings.calibration_file, beam, settings.mask, mode=settings.mode)
     if calibration.frame_shape != (FRAME_SIDE, FRAME_SIDE):
         raise ConfigError(
-            f"{calibration.file}: found frames of {calibration.frame_shape} pixels, the virtual instrument has "
-            f"{(FRAME_SIDE, FRAME_SIDE)}"
+            f"{calibration.file}: found frames of {calibration.frame_shape} pixels, expected "
+            f"{(FRAME_SIDE, FRAME_SIDE)} as the virtual instrument has them"
         )
     return calibration

@@ -44,8 +44,8 @@ class InstrumentCounters:
 class VirtualInstrument:
     """Camera, phase masks, lamp and deformable mirrors of all beams, behind the real streams.
 
-    Every method may be called from any thread at any time. Frames depend on the settings, the seed, the number
-    of the frame and the mirror commands alone.
+    Every method may be called from any thread at any time. Frames depend on the settings, the seed, the
+    number of the frame and the mirror commands alone.
     """
 
     def __init__(self, config: RuntimeConfig) -> None:
@@ -260,7 +260,9 @@ class VirtualInstrument:
         try:
             return self._beams.index(beam)
         except ValueError:
-            raise RequestError(f"beam {beam}: this instrument has {', '.join(map(str, self._beams))}") from None
+            raise RequestError(
+                f"beam {beam}: this instrument has {', '.join(map(str, self._beams))}"
+            ) from None
 
     def _get(self, word: int) -> bool:
         return bool(load_acquire(self._control, word))

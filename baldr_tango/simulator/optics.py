@@ -50,12 +50,12 @@ class Pupil:
     @property
     def rows(self) -> NDArray[np.float64]:
         """(p,) row of each pixel from the axis [pixels]."""
-        return self.pixels // self.side - self.centre
+        return (self.pixels // self.side).astype(np.float64) - self.centre
 
     @property
     def columns(self) -> NDArray[np.float64]:
         """(p,) column of each pixel from the axis [pixels]."""
-        return self.pixels % self.side - self.centre
+        return (self.pixels % self.side).astype(np.float64) - self.centre
 
     def tilts(self) -> NDArray[np.float64]:
         """(2, p) tip (along the columns) and tilt (along the rows), zero mean and unit rms over the pupil."""

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 def frequencies(samples: int, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Spatial frequencies of the half plane that `numpy.fft.rfft2` uses, [cycles per unit of `spacing`]."""
-    return np.fft.fftfreq(samples, spacing)[:, None], np.fft.rfftfreq(samples, spacing)[None, :]
+    rows, columns = np.fft.fftfreq(samples, spacing), np.fft.rfftfreq(samples, spacing)
+    return rows.astype(np.float64)[:, None], columns.astype(np.float64)[None, :]
 
 
 def von_karman_spectrum(

@@ -104,7 +104,7 @@ class TelemetryFile:
         `count` records, the first of them number `record` of the ring, are missing before `row`.
         """
         data = self._file["gaps"]
-        data.id.refresh()
+        data.refresh()
         gaps = data[()]
         return gaps[gaps["row"] <= len(self)]
 
@@ -184,7 +184,7 @@ class TelemetryFile:
 def _common_length(datasets: dict[str, h5py.Dataset]) -> int:
     """Rows that every dataset has, up to the last one with a frame number."""
     for data in datasets.values():
-        data.id.refresh()
+        data.refresh()
     rows = min(data.shape[0] for data in datasets.values())
     frames = datasets["frame"]
     while rows and frames[rows - 1] < 0:  # fill value: the row was never written

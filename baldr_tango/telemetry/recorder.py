@@ -105,7 +105,7 @@ class Recorder:
 
     def end(self, stop: int) -> bool:
         """Append the records up to `stop` and finish the file."""
-        is_complete = self.write(stop) and self._attempt(self._finish)
+        is_complete = self.write(stop) and self._attempt(partial(self._finish, sync=True))
         with self._lock:
             self._lose(stop)
             self.is_active = False
@@ -177,13 +177,22 @@ class Recorder:
         with self._lock:
             begun = self._counters.files_written + 1
             self._counters = replace(self._counters, file=str(self._file.path), files_written=begun)
-        for path in files.remove_oldest(self._settings.directory, self._beam, self._settings.keep_files):
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        try:
+            gone = files.remove_oldest(self._settings.directory, self._beam, self._settings.keep_files)
+        except OSError as error:
+            self._log.warning("telemetry: old files cannot be deleted: %s", error)
+            return
+        for path in gone:
             self._log.info("telemetry: deleted %s, keep_files is %d", path, self._settings.keep_files)
 
-    def _finish(self) -> None:
+    def _finish(self, *, sync: bool = False) -> None:
+        """Close the file; only the last one waits for the disk, during which a loop could fill the ring."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            file.close(sync=sync)
 
     def _check_space(self, nbytes: int) -> None:
         """Refuse to write `nbytes` when that leaves less space than the settings ask for."""

@@ -143,8 +143,8 @@ class RecordingFile:
         """Have the operating system put everything written on the disk."""
         os.fsync(self._file.id.get_vfd_handle())
 
-    def close(self) -> None:
-        """Finish the file; one without a row is deleted.
+    def close(self, *, sync: bool = False) -> None:
+        """Finish the file, with `sync` on the disk itself; a file without a row is deleted.
 
         Raises
         ------
@@ -155,7 +155,8 @@ class RecordingFile:
         try:
             self._reserve(_METADATA_BYTES)
             h5py.h5f.flush(self._file.id)
-            self.sync()
+            if sync:
+                self.sync()
             self._file.close()
         except BaseException:
             self.abandon()

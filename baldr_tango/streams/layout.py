@@ -35,6 +35,9 @@ CIRCULAR_MASK: Final = 0xF000F
 CIRCULAR: Final = 0x20001
 """Image type of a circular stream: circular buffer along a third axis that is time."""
 
+CPU: Final = -1
+"""Location of data in shared memory; other numbers are GPUs."""
+
 TIMESPEC: Final = np.dtype([("sec", "<i8"), ("nsec", "<i8")])
 
 METADATA: Final = np.dtype(
@@ -193,7 +196,7 @@ class StreamLayout:
         for field in ("creationtime", "lastaccesstime"):
             record[field] = divmod(creation_time_ns, 1_000_000_000)
         record["shared"] = 1
-        record["location"] = -1
+        record["location"] = CPU
         record["sem"] = self.semaphores
         record["NBkw"] = self.keywords
         return header
@@ -216,9 +219,6 @@ class StreamLayout:
         code = int(record["datatype"])
         if code not in DATATYPES:
             raise BackendError(f"{path}: found data type code {code}, expected 1 to {max(DATATYPES)}")
-        location = int(record["location"])
-        if location >= 0:
-            raise BackendError(f"{path}: found data on GPU {location}, expected CPU memory (-1)")
         circular = axes == 3 and (int(record["imagetype"]) & CIRCULAR_MASK) == CIRCULAR
         return cls(size[::-1], DATATYPES[code], int(record["NBkw"]), int(record["sem"]), circular)
 

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from baldr_tango.errors import BackendError
-from baldr_tango.streams.layout import CNT0, CREATION, METADATA, VERSION, StreamLayout, text_of, timespec_ns
+from baldr_tango.streams.layout import (
+    CNT0,
+    CPU,
+    CREATION,
+    METADATA,
+    VERSION,
+    StreamLayout,
+    text_of,
+    timespec_ns,
+)
 
 _STATE: Final = struct.Struct(f"<qq{CNT0 - CREATION - 16}xQQQB")
 
@@ -63,6 +72,11 @@ class StreamFile:
         if version != VERSION and version.rstrip(" ") not in accepted:
             expected = " or ".join(map(repr, (VERSION, *accepted)))
             raise BackendError(f"{path}: found version {version!r}, expected {expected}")
+        # xaosim leaves 0 in this field, which would be the first GPU.
+        if version == VERSION and record["location"] != CPU:
+            raise BackendError(
+                f"{path}: found data at location {record['location']}, expected {CPU} (CPU memory)"
+            )
         self.layout = StreamLayout.of_header(record, path)
         if found.st_size < self.layout.file_size:
             raise BackendError(
@@ -186,7 +200,7 @@ class StreamFile:
                 raise self._failure("written", error) from error
 
     def _raw_state(self) -> StreamState:
-        seconds, nanoseconds, *rest = _STATE.unpack(self.read_table(CREATION, _STATE.size, np.uint8))
+        seconds, nanoseconds, *rest = _STATE.unpack(self.read_table(CREATION, _STATE.size, np.uint8).data)
         return StreamState(seconds * 1_000_000_000 + nanoseconds, *rest)
 
     def _shrunk(self, end: int) -> BackendError:

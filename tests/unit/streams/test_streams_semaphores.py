@@ -162,6 +162,18 @@ def test_wait_survives_a_reset_under_it(semaphore, eventually):
     assert woken == [True]
 
 
+def test_post_that_woke_nobody_is_taken_at_the_timeout(semaphore, monkeypatch):
+    """What the C library reports to a waiter that it has forgotten: timed out, with a post to take."""
+
+    def time_out(address, until_ns):
+        semaphore.post()
+        return False
+
+    monkeypatch.setattr(semaphore, "_wait_until", time_out)
+    assert semaphore.wait(0.0)
+    assert semaphore.value() == 0
+
+
 class TestLostWaiters:
     @pytest.fixture
     def damaged(self, shm_dir, eventually):

@@ -166,7 +166,8 @@ class TelemetryWriter:
 
         Returns
         -------
-        False when it could not be written, or not within `timeout_s`; `status` tells why, and the file.
+        False when it could not be written, or not within `timeout_s` (0: do not wait, it is done all the same);
+        `status` tells why, and the file.
         """
         return self._perform(self._recorder.dump, timeout_s)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from baldr_tango.errors import ConfigError
+from baldr_tango.telemetry import TelemetryWriter
 from baldr_tango.telemetry.reader import TelemetryFile, list_files
-from baldr_tango.telemetry.writer import TelemetryWriter
 from tests.unit.telemetry_support import assert_records, feed, make_ring, make_settings, wait_until
 
 REPOSITORY = Path(__file__).parents[2]

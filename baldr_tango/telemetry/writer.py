@@ -166,7 +166,7 @@ class TelemetryWriter:
 
         Returns
         -------
-        False when it could not be written, or not within `timeout_s` (0: do not wait, it is done all the same);
+        False when it could not be written, or not within `timeout_s` (0: not waited for, but done);
         `status` tells why, and the file.
         """
         return self._perform(self._recorder.dump, timeout_s)

@@ -48,10 +48,13 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
     _bridge: logs.TangoStream | None = None
     _log: logging.Logger = logging.getLogger(logs.ROOT)
     _failure: str = ""
+    _closing: threading.Lock
 
     def init_device(self) -> None:
         """Build and start everything; never raises: a failure is the state FAULT and its reason."""
         self._failure = ""
+        if not hasattr(self, "_closing"):
+            self._closing = threading.Lock()
         self._at_work.add(self.get_name())
         try:
             super().init_device()
@@ -87,15 +90,20 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
 
     def delete_device(self) -> None:
         """Take everything down in reverse order."""
-        while self._publisher is not None:
-            # Another client's Init may come in while the monitor is released: look again afterwards.
+        while True:
             publisher, self._publisher = self._publisher, None
-            publisher.ask_to_stop()
-            with AutoTangoAllowThreads(self):
-                publisher.join(PUBLISHER_STOP_S)
-        service, self._service = self._service, None
-        if service is not None:
-            service.close()
+            service, self._service = self._service, None
+            if publisher is not None:
+                publisher.ask_to_stop()
+            # The publisher may be waiting for the monitor that this thread holds.
+            with AutoTangoAllowThreads(self), self._closing:
+                if publisher is not None:
+                    publisher.join(PUBLISHER_STOP_S)
+                if service is not None:
+                    service.close()
+            # Another client's Init may have come in meanwhile.
+            if self._publisher is None and self._service is None:
+                break
         if self._bridge is not None:
             logs.detach(self._log, self._bridge)
             self._bridge = None
@@ -106,7 +114,9 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
         """Return the Tango state that the beam is in at this moment, and the text that explains it."""
         service = self._service
         if service is None:
-            return (DevState.FAULT, tango_text(self._failure)) if self._failure else (DevState.INIT, "starting")
+            if self._failure:
+                return DevState.FAULT, tango_text(f"FAULT: {self._failure}\nInit tries again")
+            return DevState.INIT, "INIT: starting"
         state = service.beam.state()
         rule = rule_for(state.rtc, alarm=bool(state.alarm), closed=bool(state.lo or state.ho))
         return rule.state, tango_text(f"{rule.state}: {rule.meaning}\n{state.message}")
@@ -151,7 +161,10 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
         client = self.get_client_ident()
         if client is None:
             return "tango"
-        return f"tango client {client.client_pid} on {client.client_ip.removeprefix('giop:tcp:')}"
+        place = client.client_ip.removeprefix("giop:tcp:")
+        return (
+            f"tango process {client.client_pid} on {'this host' if place.startswith('giop:unix') else place}"
+        )
 
     def _wake(self) -> None:
         publisher = self._publisher
@@ -159,10 +172,7 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             publisher.wake()
 
     def _leave(self) -> None:
-        """End this beam after ``exit``; the process ends with its last one."""
-        threading.Thread(target=self._end, name=f"exit {self.get_name()}").start()
-
-    def _end(self) -> None:
+        """End this beam after ``exit``, in the beam's thread for that; the process ends with its last one."""
         service = self._service
         if service is not None:
             service.close()

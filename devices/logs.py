@@ -77,5 +77,5 @@ def log_to_console(level: int = logging.INFO) -> None:
         logger.addHandler(console)
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg]
+class _Console(logging.StreamHandler):
     """Marks the handler that `log_to_console` installs."""

@@ -49,8 +49,8 @@ def property_members() -> dict[str, device_property]:
         "DmCombinedStream": _text("Stream that wakes the DM server, in place of streams.dm_combined."),
         "StreamDirectory": _text("Directory of the streams, in place of streams.directory."),
         "CommanderEndpoint": _text(
-            "ZMQ endpoint of this beam's commander, for example tcp://127.0.0.1:6662. Empty: from the "
-            "runtime file; none: no commander."
+            "ZMQ endpoint of this beam's commander, for example tcp://127.0.0.1:6662; none: no commander. "
+            "Empty: environment variable BALDR_COMMANDER ({beam} in it is replaced), else the runtime file."
         ),
         "CameraEndpoint": _text("ZMQ endpoint of the camera server, in place of endpoints.camera."),
         "MdsEndpoint": _text("ZMQ endpoint of the MDS, in place of endpoints.mds."),
@@ -129,11 +129,16 @@ def _override(settings: BeamSettings, properties: Mapping[str, Any]) -> BeamSett
     )
     realtime = replace(settings.realtime, **_realtime(properties))
     telemetry = replace(settings.telemetry, **_record(properties["Telemetry"]), **path("TelemetryDirectory"))
+    commander = os.environ.get("BALDR_COMMANDER", "").replace("{beam}", str(settings.beam))
     settings = replace(
         settings,
+        commander_endpoint=commander or settings.commander_endpoint,
         streams=streams,
         realtime=realtime,
         telemetry=telemetry,
+    )
+    settings = replace(
+        settings,
         **given(
             mask="Mask",
             commander_endpoint="CommanderEndpoint",
@@ -144,8 +149,9 @@ def _override(settings: BeamSettings, properties: Mapping[str, Any]) -> BeamSett
     if properties["CalibrationFile"]:
         file = here / Path(properties["CalibrationFile"]).expanduser()
         settings = replace(settings, calibration_file=file)
-    for name in ("CommanderEndpoint", "CameraEndpoint", "MdsEndpoint"):
-        _check_endpoint(name, properties[name])
+    _check_endpoint("CommanderEndpoint", settings.commander_endpoint)
+    _check_endpoint("CameraEndpoint", settings.camera_endpoint)
+    _check_endpoint("MdsEndpoint", settings.mds_endpoint)
     return settings
 
 

@@ -29,6 +29,9 @@ REFRESH_PERIOD_S: Final = 10.0
 ARCHIVE_PERIOD_S: Final = 10.0
 """Spectra and images are archived at most this often."""
 
+COUNTING_PERIOD_S: Final = 1.0
+"""A status text of which only numbers differ is published this often."""
+
 REPORT_PERIOD_S: Final = 10.0
 
 
@@ -55,7 +58,11 @@ def same(one: Any, other: Any) -> bool:
     """Compare two published values; NaN equals NaN."""
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
-    return type(one) is type(other) and (one == other or (one != one and other != other))  # noqa: PLR0124
+    return type(one) is type(other) and (one == other or (one != one and other != other))
+
+
+def _essence(shown: tuple[DevState, str]) -> tuple[DevState, str]:
+    return shown[0], "".join(character for character in shown[1] if not character.isdigit())
 
 
 class Publisher:
@@ -82,6 +89,7 @@ class Publisher:
         self._log = log
         self._topics = [_Topic(value, _period(value)) for value in VALUES]
         self._shown: tuple[DevState, str] | None = None
+        self._shown_s = 0.0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._reported_s = time.monotonic()
@@ -122,16 +130,17 @@ class Publisher:
             self._report()
 
     def _publish_state(self) -> None:
-        shown = self._state()
-        before, self._shown = self._shown, shown
-        if shown == before:
+        shown, before, now_s = self._state(), self._shown, time.monotonic()
+        # Numbers in the text, such as the age of an alarm, count on all the time.
+        is_old = shown == before or now_s - self._shown_s < COUNTING_PERIOD_S
+        if before is not None and _essence(shown) == _essence(before) and is_old:
             return
+        self._shown, self._shown_s = shown, now_s
         self._device.set_state(shown[0])
         self._device.set_status(shown[1])
         if before is None or shown[0] != before[0]:
             self._push_kinds("State", ())
-        if before is None or shown[1] != before[1]:
-            self._push_kinds("Status", ())
+        self._push_kinds("Status", ())
 
     def _publish_values(self, now_s: float, woken: bool) -> None:
         due = [topic for topic in self._topics if now_s >= topic.due_s or (woken and not topic.value.slow)]
@@ -161,10 +170,9 @@ class Publisher:
         archive = self._is_worth_archiving(topic, value, now_s)
         if archive:
             topic.last_archived, topic.archived_s = value, now_s
+        arguments: tuple[Any, ...] = (value,)
         if value is None:
             arguments = (neutral(topic.value), time.time(), AttrQuality.ATTR_INVALID)
-        else:
-            arguments = (value,)
         self._push_kinds(topic.value.name, arguments, archive)
 
     def _is_worth_archiving(self, topic: _Topic, value: Any, now_s: float) -> bool:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
-SERVER = "BaldrRTC"
+from baldr_tango.configuration.runtime import RuntimeConfig, load_runtime, shipped_config
+from baldr_tango.errors import BaldrError, ConfigError
+
+SERVER: Final = "BaldrRTC"
 """Name of the Tango server and of its console script: a Starter runs the one by the other."""
+
+DEVICE_CLASS: Final = "BaldrBeam"
+
+NODB_PORT: Final = 45450
+"""Port of a server without a database, where no database could tell clients another one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,8 +31,103 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from devices.beam_device import BaldrBeam
 
     if any(option.startswith("-v") for option in given):
+        # Tango's own console target writes what the bridge gives it.
         logging.getLogger(logs.ROOT).setLevel(logging.DEBUG)
     else:
         logs.log_to_console()
     run((BaldrBeam,), args=[SERVER, *given])
     logging.getLogger(logs.ROOT).info("server ended")
+
+
+def baldr_server(arguments: Sequence[str] | None = None) -> int:
+    """Run ``baldr-server``: the same server, for people; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        tango_arguments = _prepare(options)
+    except BaldrError as error:
+        sys.stderr.write(f"baldr-server: {error}\n")
+        return 1
+    main(tango_arguments)
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> list[str]:
+    """Set the environment that the devices start from, register them; return Tango's arguments."""
+    file = options.config or shipped_config()
+    config = load_runtime(file, state=options.state)
+    beams = tuple(options.beam or config.beams)
+    settings = [config.for_beam(beam) for beam in beams]
+    if options.socket and len(beams) > 1 and "{beam}" not in options.socket:
+        raise ConfigError(
+            f"--socket: found {options.socket} for beams {', '.join(map(str, beams))}, expected one beam, or"
+            " {beam} in the endpoint"
+        )
+    os.environ["BALDR_CONFIG"] = str(config.file)
+    if options.state:
+        os.environ["BALDR_STATE"] = str(config.instrument.state)
+    if options.socket:
+        os.environ["BALDR_COMMANDER"] = options.socket
+    devices = [each.tango_device for each in settings]
+    instance = options.instance or default_instance(config, beams)
+    level = [f"-v{options.verbose + 2}"] if options.verbose else []
+    if options.nodb:
+        port = NODB_PORT if options.port is None else options.port
+        where = ["-nodb", "-dlist", ",".join(f"{DEVICE_CLASS}::{device}" for device in devices)]
+        _say_names(devices, options.host, port)
+    else:
+        port = options.port or 0
+        where = []
+        _register(f"{SERVER}/{instance}", devices)
+    return [instance, *level, *where, "-ORBendPoint", f"giop:tcp:{options.host}:{port or ''}"]
+
+
+def default_instance(config: RuntimeConfig, beams: Sequence[int]) -> str:
+    """Return the instance name of a server of these beams: the configured one if they are all."""
+    name = config.instrument.server_instance
+    return name if set(beams) == set(config.beams) else f"{name}-{'-'.join(map(str, beams))}"
+
+
+def _register(server: str, devices: list[str]) -> None:
+    from devices.database import open_database, register_devices
+
+    tango_host = os.environ.get("TANGO_HOST")
+    if not tango_host:
+        raise ConfigError("TANGO_HOST is not set: set it to the host:port of a Tango database, or use --nodb")
+    for device in register_devices(open_database(tango_host), server, DEVICE_CLASS, devices):
+        sys.stdout.write(f"registered {device} for {server} in the Tango database {tango_host}\n")
+    sys.stdout.flush()
+
+
+def _say_names(devices: list[str], host: str, port: int) -> None:
+    for device in devices:
+        sys.stdout.write(f"without database: tango://{host}:{port}/{device}#dbase=no\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="baldr-server",
+        description="Tango device server BaldrRTC. Device properties win over the options given here.",
+    )
+    parser.add_argument("instance", nargs="?", help="server instance (default: instrument.server_instance)")
+    parser.add_argument("--beam", type=int, action="append", metavar="N", help="serve beam N; repeatable")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="runtime file (default: the shipped one)")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="in place of instrument.state")
+    parser.add_argument(
+        "--socket",
+        metavar="ENDPOINT",
+        help="commander endpoint in place of the configured one; {beam} is replaced; none: no commander",
+    )
+    parser.add_argument("--nodb", "-nodb", action="store_true", help="run without a Tango database")
+    parser.add_argument("--host", default="127.0.0.1", help="interface on which Tango listens (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, metavar="PORT", help=f"TCP port of Tango (default: free; {NODB_PORT} with --nodb)"
+    )
+    parser.add_argument(
+        "--verbose", "-v", action="count", default=0, help="log to the console through Tango; repeatable"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

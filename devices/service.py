@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from baldr_tango.beam import Beam
-from baldr_tango.commands import execute
+from baldr_tango.commands import execute, runs_beside
 from baldr_tango.configuration.runtime import BeamSettings
 from devices.properties import NO_COMMANDER
-from legacy_zmq.server import CommanderServer
+from legacy_zmq.commander import CommanderServer
 
 
 class BeamService:
@@ -49,7 +49,12 @@ class BeamService:
             self.beam.start()
             endpoint = self.settings.commander_endpoint
             if endpoint != NO_COMMANDER:
-                self.commander = CommanderServer(endpoint, partial(execute, self.beam))
+                self.commander = CommanderServer(
+                    endpoint,
+                    partial(execute, self.beam),
+                    waits=runs_beside,
+                    name=f"commander {self.beam.name}",
+                )
                 self.commander.start()
             undo.pop_all()
 
@@ -60,6 +65,6 @@ class BeamService:
             commander.stop()
         self.beam.close()
 
-    def execute(self, name: str, arguments: list[Any], source: str) -> Any:
+    def execute(self, name: str, arguments: Sequence[Any], source: str) -> Any:
         """Run a command through the one door."""
         return execute(self.beam, name, arguments, source=source)

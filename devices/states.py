@@ -55,7 +55,9 @@ STATE_TABLE: Final[tuple[Rule, ...]] = (
         alarm=True,
     ),
     Rule(DevState.INIT, _rtc(RtcState.STARTING), "starting: configuration, streams, compilation"),
-    Rule(DevState.ON, _rtc(RtcState.PAUSED), "paused: frames are not processed, the mirror keeps its command"),
+    Rule(
+        DevState.ON, _rtc(RtcState.PAUSED), "paused: frames are not processed, the mirror keeps its command"
+    ),
     Rule(DevState.RUNNING, _rtc(RtcState.RUNNING), "at least one loop is closed", closed=True),
     Rule(DevState.STANDBY, _rtc(RtcState.RUNNING), "frames are processed, both loops are open", closed=False),
 )

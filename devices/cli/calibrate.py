@@ -1,0 +1,59 @@
+"""``baldr calibrate``: measure the instrument, write calibration files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from baldr_tango.calibration.procedure import Progress, calibrate
+from baldr_tango.configuration.runtime import RuntimeConfig
+from baldr_tango.peers import CameraClient, ControlClient
+from devices.cli.connect import configuration
+
+
+def run(options: argparse.Namespace) -> int:
+    """Calibrate the chosen beams."""
+    console = Console(highlight=False)
+    files = calibrate_beams(configuration(options), options.beam, ProgressLines(console))
+    for beam, path in files.items():
+        console.print(f"beam {beam}: {path}", markup=False, soft_wrap=True)
+    return 0
+
+
+def calibrate_beams(
+    config: RuntimeConfig, beams: Sequence[int] | None, progress: Progress
+) -> dict[int, Path]:
+    """Measure some beams (None: all) of a running instrument; return the file of each.
+
+    Raises `BackendError` when the camera server, the MDS or a stream does not play its part.
+    """
+    with (
+        CameraClient(config.endpoints.camera, config.endpoints.timeout_s) as camera,
+        ControlClient(config.endpoints.mds, config.calibration.mask) as control,
+    ):
+        return calibrate(
+            config,
+            control,
+            frame_rate_hz=camera.fps(),
+            gain=camera.gain(),
+            beams=beams,
+            progress=progress,
+        )
+
+
+class ProgressLines:
+    """Tells the progress of a long task: a line for each step, and every tenth of the way."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: tuple[str, int] = ("", -1)
+
+    def __call__(self, fraction: float, text: str) -> None:
+        """Say how far the task is."""
+        now = (text, int(10 * fraction))
+        if now != self._told:
+            self._told = now
+            self._console.print(f"  calibration {100 * fraction:3.0f} %: {text}", markup=False)

@@ -12,6 +12,7 @@ from typing import Final
 import zmq
 
 from baldr_tango.errors import BackendError, RequestError
+from baldr_tango.peers.endpoint import check_endpoint
 
 FIRST_PORT: Final = 6662
 """Commander port of beam 1; beam n has this plus n - 1."""
@@ -77,8 +78,9 @@ class CommanderClient:
         socket = self._context.socket(zmq.REQ)
         socket.linger = 0
         try:
+            check_endpoint(self.endpoint)
             socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, ValueError) as error:
             socket.close()
             raise RequestError(f"cannot connect to {self.endpoint!r}: {error}") from None
         return socket
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``commander-client``; return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    endpoint = options.endpoint or f"tcp://127.0.0.1:{FIRST_PORT - 1 + options.beam}"
+    endpoint = options.endpoint or f"tcp://127.0.0.1:{FIRST_PORT - 1 + (options.beam or 1)}"
     requests: Iterable[str] = [" ".join(options.request)]
     if options.request == ["-"]:
         requests = (line for line in map(str.rstrip, sys.stdin) if line)
@@ -133,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--endpoint", metavar="ENDPOINT", help="ZMQ endpoint, for instance tcp://mimir:6667")
-    where.add_argument("--beam", type=_positive_integer, default=1, metavar="N", help="port 6661 + N here")
+    where.add_argument(
+        "--beam", type=_positive_integer, metavar="N", help="the port of a beam here (default: 1)"
+    )
     parser.add_argument(
         "--timeout", type=_positive_number, default=5.0, metavar="S", help="longest wait in seconds"
     )

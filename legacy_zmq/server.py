@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 import zmq
 
 from baldr_tango.errors import BackendError
+from baldr_tango.peers.endpoint import check_endpoint
 from baldr_tango.peers.mailbox import Mailbox
 from legacy_zmq.envelope import Request, read_request
 from legacy_zmq.workers import Workers
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _MAX_FRAME_BYTES: Final = 256 << 20
 """A longer message ends the client's connection; a shorter one is refused with a reply."""
 _MAX_WAITING: Final = 1000
+_MAX_UNSENT: Final = 10_000
+"""Replies kept for a client that does not read them; further ones are dropped."""
 _MAX_BESIDE: Final = 32
 _BURST: Final = 64
 _START_TIMEOUT_S: Final = 5.0
@@ -142,6 +145,8 @@ class ReplyServer:
                 socket.router_handover = True  # a client that comes back under its own identity is served
                 socket.maxmsgsize = _MAX_FRAME_BYTES
                 socket.tcp_keepalive = 1
+                socket.sndhwm = _MAX_UNSENT
+                check_endpoint(self._requested)
                 socket.bind(self._requested)
                 bound.set_result(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
                 self._serve(socket)

@@ -23,6 +23,7 @@ from typing import Final
 import zmq
 
 from baldr_tango.errors import BackendError, RequestError
+from baldr_tango.peers.endpoint import check_endpoint
 from baldr_tango.peers.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
@@ -132,10 +133,11 @@ class Connection:
                 socket.immediate = True  # keep nothing for a server that is not there
                 socket.reconnect_ivl, socket.reconnect_ivl_max = _RECONNECT_MS
                 socket.heartbeat_ivl, socket.heartbeat_timeout = _HEARTBEAT_MS
+                check_endpoint(self.endpoint)
                 socket.connect(self.endpoint)
                 self._serve(socket)
             self._fail(BackendError(f"{self._peer}: the connection was closed"))
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, ValueError) as error:
             self._fail(BackendError(f"{self._peer}: cannot connect: {error}"))
         except Exception as error:
             log.exception("connection to %s failed", self._peer)
@@ -145,11 +147,14 @@ class Connection:
         unsent: deque[_Request] = deque()
         poller = zmq.Poller()
         poller.register(self._mailbox.fileno(), zmq.POLLIN)
-        while not self._closing:
+        while True:
             for request in self._mailbox.take():
                 self._waiting[request.key] = request
                 self._counters.requests += 1
                 unsent.append(request)
+            # After `take`, which may have swallowed the wake-up that came with the closing.
+            if self._closing:
+                return
             self._send(socket, unsent)
             poller.register(socket, zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
             poller.poll(self._milliseconds_left())

@@ -38,9 +38,12 @@ class Mailbox(Generic[T]):
             self._writer.send(b"\0")
 
     def take(self) -> list[T]:
-        """Return all items, oldest first; called by the owner only."""
+        """Return all items, oldest first; called by the owner only.
+
+        The owner looks at its stop flag after `take` and before it sleeps, or misses the wake-up.
+        """
         # Descriptor first, items second: an item that arrives in between wakes the owner again.
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             self._reader.recv(4096)
         items = []
         with contextlib.suppress(IndexError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -121,9 +122,8 @@ def test_what_existing_clients_send(request_text, name, arguments):
     ],
 )
 def test_a_request_that_is_none_is_refused_with_the_reason(request_text, said):
-    with pytest.raises(RequestError, match=".+") as caught:
+    with pytest.raises(RequestError, match=re.escape(said)) as caught:
         parse(request_text)
-    assert said in str(caught.value)
     assert len(str(caught.value)) < 400
 
 

@@ -29,8 +29,7 @@ near_requests = st.builds(
     "".join,
     st.lists(
         st.sampled_from(
-            ["status", "exit", "cmd", " ", "[", "]", "{", "}", '"', ",", ":", "\\", "\0", "\n", "1", "-"]
-            + ["1e5", "NaN", "null", "\\u", "d800", "é"]
+            [*'status exit cmd [ ] { } , : 1 - 1e5 NaN null \\ \\u d800 é "'.split(), " ", "\0", "\n"]
         ),
         max_size=30,
     ),
@@ -53,8 +52,8 @@ results = st.recursive(
 def test_any_request_is_parsed_or_refused(message):
     try:
         name, arguments = parse(message)
-    except RequestError as error:
-        assert str(error)
+    except RequestError:
+        return
     else:
         assert name
         assert isinstance(arguments, list)

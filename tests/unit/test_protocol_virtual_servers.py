@@ -1,0 +1,196 @@
+"""Camera server and MDS of the virtual instrument: their texts, and what they move."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from baldr_tango.peers.camera import decode_reply, first_number
+from legacy_zmq.virtual_camera import VirtualCamera
+from legacy_zmq.virtual_mds import MASKS, VirtualMds
+from tests.virtual_controls import RecordedInstrument
+
+
+@pytest.fixture
+def instrument():
+    return RecordedInstrument()
+
+
+@pytest.fixture
+def camera(instrument):
+    return lambda text: VirtualCamera(instrument).answer(text.encode()).decode()
+
+
+@pytest.fixture
+def mds(instrument):
+    server = VirtualMds(instrument)
+    return lambda text: server.answer(text.encode()).decode()
+
+
+def number_as_the_cpp_rtc_reads_it(reply):
+    """Apply the C++ RTC's rule to the unparsed JSON text (reference: camera server, parsing rule)."""
+    return float(re.match(r'"\s*(.*?)\\r\\n', reply).group(1))
+
+
+@pytest.mark.parametrize(
+    ("question", "number"), [("fps raw", 1739.356), ("gain raw", 7.0), ("nbreadworeset raw", 2.0)]
+)
+def test_the_cpp_rtc_and_our_client_read_the_same_number(camera, instrument, question, number):
+    instrument.rate_hz, instrument.gain = 1739.356, 7.0
+    reply = camera(f'cli "{question}"')
+    assert number_as_the_cpp_rtc_reads_it(reply) == number
+    assert first_number(decode_reply(reply)) == number
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ('" 10\\r\\n\\r\\nfli-cli>"', 10.0),
+        ('"  10.000\\r\\nfli-cli>"', 10.0),
+        ('"2\\r\\nfli-cli>"', 2.0),
+        ('"1000.0\\r\\n"', 1000.0),
+        ('"fps set to 1000.0\\r\\n"', 1000.0),
+        ('"Gain: 10 \\r\\n"', 10.0),
+        ("1739.356", 1739.356),
+        (" 1739.356\r\n\0", 1739.356),
+        ('"5\r\nfli-cli>"', 5.0),
+        ('"-1.5e3\\r\\n"', -1500.0),
+    ],
+)
+def test_numbers_of_all_camera_servers_are_read(reply, number):
+    assert first_number(str(decode_reply(reply))) == number
+
+
+@pytest.mark.parametrize("text", ["", "N/A", "fli-cli>", "Result:Error 12", "Error: parse_error.101"])
+def test_a_number_inside_an_error_is_none(text):
+    with pytest.raises(ValueError, match="no number"):
+        first_number(text)
+
+
+def test_rate_and_gain_follow_both_dialects(camera, instrument):
+    assert camera("set_fps 500.0") == "null"
+    assert instrument.rate_hz == 500.0
+    assert "Result:OK" in camera('cli "set fps 1500"')
+    assert instrument.rate_hz == 1500.0
+    assert camera("get_fps") == "1500.0"
+    assert camera("set_gain 5") == "null"
+    assert "Result:OK" in camera('cli "set gain 20"')
+    assert camera("get_gain") == "20"
+
+
+def test_frames_stop_and_come_back(camera, instrument):
+    assert camera("status") == '"running"'
+    assert camera("stop") == "null"
+    assert instrument.silent
+    assert camera("status") == '"idle"'
+    camera("fetch")
+    assert not instrument.silent
+    camera("split_mode 0")
+    assert instrument.silent
+    camera("split_mode 1")
+    assert not instrument.silent
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "",
+        "nosuch",
+        "set_fps",
+        "set_fps 0",
+        "set_fps -5",
+        'set_fps "fast"',
+        "set_gain 101",
+        "cli",
+        "cli 5",
+        'cli "set fps 1e9"',
+        'cli "set gain nan"',
+    ],
+)
+def test_a_refused_camera_command_changes_nothing(camera, instrument, request_text):
+    assert json.loads(camera(request_text))["ok"] is False
+    assert (instrument.rate_hz, instrument.gain) == (1000.0, 10.0)
+
+
+def test_the_lamp(mds, instrument):
+    assert mds("is_on SBB") == "True\n"
+    assert mds("off SBB") == "ACK\n"
+    assert not instrument.lamp
+    assert mds("is_on SBB") == "False\n"
+    assert mds("on SBB\0") == "ACK\n"
+    assert instrument.lamp
+    assert mds("off SGL") == "ACK\n"
+    assert instrument.lamp
+
+
+@pytest.mark.parametrize("axis", ["BMX2", "BMY2"])
+def test_a_mask_moved_by_more_than_100_um_is_out(mds, instrument, axis):
+    position = float(mds(f"read {axis}"))
+    mds(f"moverel {axis} 99.0")
+    assert instrument.masks_in[2]
+    mds(f"moverel {axis} 2.0")
+    assert not instrument.masks_in[2]
+    assert instrument.masks_in == {1: True, 2: False, 3: True, 4: True}
+    assert float(mds(f"read {axis}")) == position + 101.0
+    mds(f"moveabs {axis} {position}")
+    assert instrument.masks_in[2]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_calibration_scripts_way_out_and_in(mds, instrument, mask):
+    assert mds(f"fpm_movetomask phasemask3 {mask}") == "ACK\n"
+    assert instrument.masks_in[3]
+    assert mds("moverel BMX3 200.0") == "ACK\n"
+    assert not instrument.masks_in[3]
+    assert mds("moverel BMX3 -200.0") == "ACK\n"
+    assert instrument.masks_in[3]
+
+
+def test_turbulence_of_one_beam_or_all(mds, instrument):
+    assert mds("sim_turbulence off 2") == "ACK\n"
+    assert instrument.turbulent == {1: True, 2: False, 3: True, 4: True}
+    assert mds("sim_turbulence off") == "ACK\n"
+    assert not any(instrument.turbulent.values())
+    assert mds("sim_turbulence on") == "ACK\n"
+    assert all(instrument.turbulent.values())
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "",
+        "\0",
+        "!on SBB",
+        '{"command":{}}\0',
+        "dance",
+        "on",
+        "on SBB now",
+        "on XYZ",
+        "moverel BMX2 200",
+        "moverel BMX2 nan",
+        "moverel BMX2 in.f",
+        "moverel BMX9 1.0",
+        "moverel BMX2",
+        "read phasemask2",
+        "fpm_movetomask phasemask9 H3",
+        "fpm_movetomask phasemask2 H9",
+        "fpm_readpos phasemask2",
+        "sim_turbulence maybe",
+        "sim_turbulence on 7",
+        "state NOTHING",
+    ],
+)
+def test_a_refused_mds_command_changes_nothing(mds, instrument, request_text):
+    before = vars(RecordedInstrument())
+    reply = mds(request_text)
+    assert reply.startswith("NACK")
+    assert reply.endswith("\n")
+    assert vars(instrument) == before
+
+
+@pytest.mark.parametrize("axis", ["BMX1", "BMY4", "phasemask2", "BTT1", "BFO", "SBB"])
+def test_known_devices_are_connected(mds, axis):
+    assert mds(f"connected? {axis}") == "connected\n"
+    assert mds(f"ping {axis}") == "ACK: connected\n"

@@ -1,0 +1,35 @@
+"""What the control servers command, without frames: records the state that they set."""
+
+from __future__ import annotations
+
+
+class RecordedInstrument:
+    """Stands in for the virtual instrument."""
+
+    def __init__(self, beams: tuple[int, ...] = (1, 2, 3, 4)) -> None:
+        self.beams = beams
+        self.rate_hz = 1000.0
+        self.gain = 10.0
+        self.silent = False
+        self.lamp = True
+        self.masks_in = dict.fromkeys(beams, True)
+        self.turbulent = dict.fromkeys(beams, True)
+
+    def set_rate(self, hz: float) -> None:
+        self.rate_hz = hz
+
+    def set_gain(self, gain: float) -> None:
+        self.gain = gain
+
+    def set_silent(self, silent: bool) -> None:
+        self.silent = silent
+
+    def set_lamp(self, on: bool) -> None:
+        self.lamp = on
+
+    def move_mask(self, beam: int, in_: bool) -> None:
+        self.masks_in[beam] = in_
+
+    def set_turbulence(self, on: bool, beam: int | None = None) -> None:
+        for each in self.beams if beam is None else (beam,):
+            self.turbulent[each] = on

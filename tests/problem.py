@@ -16,11 +16,16 @@ def gains(n: int, **values: Any) -> ControllerSettings:
     """Controller settings of `n` modes; scalars or vectors."""
     defaults = {"kp": 0.0, "ki": 0.3, "kd": 0.0, "leak": 0.9, "lower": -2.0, "upper": 2.0}
     return ControllerSettings(
-        **{key: np.broadcast_to(np.asarray(values.get(key, value), float), (n,)).copy() for key, value in defaults.items()}
+        **{
+            key: np.broadcast_to(np.asarray(values.get(key, value), float), (n,)).copy()
+            for key, value in defaults.items()
+        }
     )
 
 
-def random_problem(seed: int = 0, side: int = 8, grid: int = 4, sparse: bool = True, **changes: Any) -> LoopParameters:
+def random_problem(
+    seed: int = 0, side: int = 8, grid: int = 4, sparse: bool = True, **changes: Any
+) -> LoopParameters:
     """A random, well scaled set of loop parameters: side*side pixels, grid*grid actuators, 2 LO modes."""
     rng = np.random.default_rng(seed)
     pixels, actuators = side * side, grid * grid
@@ -30,7 +35,9 @@ def random_problem(seed: int = 0, side: int = 8, grid: int = 4, sparse: bool = T
         row[taps] = rng.dirichlet(np.ones(taps.size))
     reference_image = rng.uniform(0.5, 1.5, pixels)
     reference_image /= reference_image.sum()
-    high = np.diag(rng.uniform(0.02, 0.05, actuators)) if sparse else rng.normal(0, 0.02, (actuators, actuators))
+    high = (
+        np.diag(rng.uniform(0.02, 0.05, actuators)) if sparse else rng.normal(0, 0.02, (actuators, actuators))
+    )
     high[-1] = 0.0
     parameters = LoopParameters(
         beam=1,
@@ -68,7 +75,9 @@ def random_problem(seed: int = 0, side: int = 8, grid: int = 4, sparse: bool = T
     return replace(parameters, **changes)
 
 
-def random_frame(parameters: LoopParameters, rng: np.random.Generator, flux: float = 60000.0) -> NDArray[np.int32]:
+def random_frame(
+    parameters: LoopParameters, rng: np.random.Generator, flux: float = 60000.0
+) -> NDArray[np.int32]:
     """A plausible frame: pedestal, light everywhere, noise."""
     pixels = parameters.dark.size
     light = rng.uniform(0.5, 1.5, pixels)
@@ -130,7 +139,9 @@ class NumpyLoop:
             self.history.clear()
             return {"flux": flux, "command": self.command.copy(), "skipped": True}
         image_dm = p.pixels_to_actuators @ r / flux
-        signal = np.where(p.signal_mask, (image_dm - p.reference) / np.where(p.signal_mask, p.clear_pupil, 1), 0)
+        signal = np.where(
+            p.signal_mask, (image_dm - p.reference) / np.where(p.signal_mask, p.clear_pupil, 1), 0
+        )
         self.history.append(signal)
         averaged = signal
         b = p.boxcar
@@ -147,7 +158,15 @@ class NumpyLoop:
         self.ho_map = p.mode_shapes_ho @ u_ho
         self.command = -(self.lo_map + self.ho_map)
         return {
-            "flux": flux, "img_dm": image_dm, "signal": signal, "e_LO": e_lo, "e_HO": e_ho, "u_LO": u_lo,
-            "u_HO": u_ho, "c_LO": self.lo_map, "c_HO": self.ho_map, "command": self.command.copy(),
+            "flux": flux,
+            "img_dm": image_dm,
+            "signal": signal,
+            "e_LO": e_lo,
+            "e_HO": e_ho,
+            "u_LO": u_lo,
+            "u_HO": u_ho,
+            "c_LO": self.lo_map.copy(),
+            "c_HO": self.ho_map.copy(),
+            "command": self.command.copy(),
             "skipped": False,
         }

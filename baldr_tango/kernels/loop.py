@@ -479,7 +479,9 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
             sleep_until_ns(monotonic_ns() + _PAUSE_NS)
             counters[d.LAST_WAKE_NS] = 0
             continue
-        if not sem_wait_until(semaphore, monotonic_ns() + io.handles[d.WAIT_NS]):
+        arrived = sem_wait_until(semaphore, monotonic_ns() + io.handles[d.WAIT_NS])
+        # A semaphore that was initialised again under a waiter does not wake it any more; the post is there.
+        if not arrived and not sem_trywait(semaphore):
             counters[d.TIMEOUTS] += 1
             counters[d.LAST_WAKE_NS] = 0
             continue

@@ -157,6 +157,8 @@ class RealTimeLoop:
                 self._say_problem("")
                 self.phase = "running"
                 with real_time(self._settings.realtime, self._log):
+                    # Nothing counts as taken over before the loop has drained old posts and said so.
+                    store_release(self.arrays.control, d.ADOPTED, -1)
                     self._compiled = True
                     left = run(
                         self.arrays.control,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
+from baldr_tango.errors import BackendError
 from baldr_tango.peers.mds import MdsClient
 
 LAMP: Final = "SBB"
@@ -52,6 +53,11 @@ class ControlClient:
             self._mds.ask(f"moverel BMX{beam} {OUT_UM}")
 
     def set_turbulence(self, on: bool, beam: int | None = None) -> None:
-        """Switch the virtual instrument's turbulence, for one beam or all; a real MDS refuses."""
+        """Switch the virtual instrument's turbulence, for one beam or all.
+
+        A real MDS does not know this word; then there is nothing to switch and nothing happens.
+        """
         words = ["sim_turbulence", "on" if on else "off", *([] if beam is None else [str(beam)])]
-        self._mds.ask(" ".join(words))
+        reply = self._mds.send(" ".join(words))
+        if reply.startswith("NACK") and "custom command" not in reply:
+            raise BackendError(f"MDS at {self._mds.endpoint} refused {' '.join(words)!r}: {reply}")

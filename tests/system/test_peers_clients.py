@@ -148,6 +148,20 @@ def test_a_refused_move_is_an_error(servers):
         control.move_mask(1, True)
 
 
+def test_where_there_is_no_turbulence_to_switch_nothing_happens(servers):
+    with (
+        RepServer(lambda request: b"NACK: Unkown custom command\n") as real,
+        ControlClient(real.endpoint, timeout_s=TIMEOUT_S) as control,
+    ):
+        control.set_turbulence(False)
+        assert real.requests == [b"sim_turbulence off"]
+    with (
+        ControlClient(servers.mds.endpoint, timeout_s=TIMEOUT_S) as control,
+        pytest.raises(BackendError, match="refused 'sim_turbulence on 9'"),
+    ):
+        control.set_turbulence(True, 9)
+
+
 def test_an_endpoint_in_use_leaves_no_server_behind(servers, instrument):
     with pytest.raises(BackendError, match="virtual MDS: cannot listen"):
         ControlServers(instrument, camera="tcp://127.0.0.1:0", mds=servers.mds.endpoint).__enter__()

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             instrument = _instrument(config)
             stack.enter_context(instrument)
-            stack.enter_context(
+            servers = stack.enter_context(
                 ControlServers(
                     instrument,
                     camera=config.endpoints.camera,
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             beams = ",".join(map(str, config.beams))
             sys.stdout.write(
                 f"ready: beams {beams} at {instrument.rate_hz:g} Hz,"
-                f" camera server {config.endpoints.camera}, MDS {config.endpoints.mds}\n"
+                f" camera server {servers.camera.endpoint}, MDS {servers.mds.endpoint}\n"
             )
             sys.stdout.flush()
             while not stopping.wait(_PARENT_CHECK_S):

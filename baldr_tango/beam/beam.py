@@ -220,7 +220,7 @@ class Beam:
         if not loop.is_alive:
             if loop.has_failed:
                 return RtcState.FAULT, "the real-time thread ended by an error; see the log", ""
-            return RtcState.STOPPED, "", ""
+            return (RtcState.STOPPED, "", "") if loop.has_started else (RtcState.STARTING, "", loop.phase)
         if not loop.is_compiled:
             return RtcState.STARTING, "", loop.phase
         if loop.slots.switch(d.PAUSE):
@@ -308,9 +308,8 @@ class Beam:
 
     def save_telemetry(self) -> None:
         """Put what the ring holds on the disk without waiting for it."""
-        writer = self._telemetry
-        if writer is not None:
-            threading.Thread(target=writer.save, name=f"save-{self.name}", daemon=True).start()
+        if self._telemetry is not None:
+            self._telemetry.save(0.0)
 
     def send_camera(self, text: str) -> str:
         """Send a text to the camera's command line; return the server's reply as it is."""

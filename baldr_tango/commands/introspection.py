@@ -52,7 +52,7 @@ def signature(beam: Beam, command_name: str) -> dict[str, Json]:
     command_name : name of a command
     """
     entry = COMMANDS.find(command_name)
-    return {"arguments": _arguments(command_name), "return_type": entry.return_type_name}  # type: ignore[dict-item]
+    return {"arguments": _arguments(command_name), "return_type": entry.return_type_name}
 
 
 @beam_command(waits=True)

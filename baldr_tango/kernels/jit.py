@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numba
+from numba.core import config as numba_config
 
-JIT_DISABLED: Final = bool(numba.config.DISABLE_JIT)
+JIT_DISABLED: Final = bool(numba_config.DISABLE_JIT)  # type: ignore[attr-defined]
 """True when ``NUMBA_DISABLE_JIT`` asks for plain Python."""
 
 
@@ -32,7 +33,7 @@ def _cache_directory() -> Path:
 
 
 if not JIT_DISABLED:
-    numba.config.CACHE_DIR = str(_cache_directory())
+    numba_config.CACHE_DIR = str(_cache_directory())  # type: ignore[attr-defined]
 
 kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 """Compile a function for the real-time path: no GIL, cached on disk, guards intact."""

@@ -366,7 +366,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     if frames > 1 and counters[d.HISTORY] >= frames - 1:
         boxcar(
             ring.signal,
-            load_acquire(ring.index, 0),
+            load_acquire(ring.cursor, 0),
             signal,
             p.boxcar_weights[slot, :frames],
             state.averaged,
@@ -420,7 +420,7 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     if outcome != _READ:
         counters[d.TORN if outcome == _TORN else d.READ_ERRORS] += 1
         return
-    written = load_acquire(ring.index, 0)
+    written = load_acquire(ring.cursor, 0)
     capacity = ring.frame.size
     lost = number_frame(state, io.frame_words[d.CNT0_WORD], io.raw, ring.img[(written - 1) % capacity])
     if lost < 0:
@@ -449,7 +449,7 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
         counters[d.JITTER_MAX_NS] = max(counters[d.JITTER_MAX_NS], jitter)
     counters[d.LAST_WAKE_NS] = woken_ns
     counters[d.FRAMES] += 1
-    store_release(ring.index, 0, written + 1)
+    store_release(ring.cursor, 0, written + 1)
 
 
 @kernel

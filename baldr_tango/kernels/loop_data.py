@@ -206,7 +206,8 @@ class State(NamedTuple):
 class Ring(NamedTuple):
     """The telemetry ring's arrays, one per field; see `baldr_tango.telemetry.fields`."""
 
-    index: I64
+    cursor: I64
+    """(8,) the first element counts the records ever written."""
     frame: I64
     time_ns: I64
     latency_ns: I32

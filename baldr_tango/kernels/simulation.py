@@ -76,6 +76,7 @@ MAX_CATCH_UP: Final = 10
 SLEEP_SLICE_NS: Final = 20_000_000
 """Longest uninterrupted sleep [ns], so that stopping is prompt at any frame rate."""
 
+
 class StreamTable(NamedTuple):
     """Descriptors, semaphores and header offsets of the streams."""
 

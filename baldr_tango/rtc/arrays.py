@@ -172,6 +172,6 @@ def build_arrays(parameters: LoopParameters, settings: LoopSettings) -> LoopArra
         parameters=build_parameters(parameters, settings),
         state=build_state(n_pixels, n_actuators, n_lo, n_ho, n_grid),
         ring=ring,
-        ring_arrays=d.Ring(index=ring.index, **ring.fields),  # type: ignore[arg-type]
+        ring_arrays=d.Ring(cursor=ring.index, **ring.fields),
         frame_shape=parameters.frame_shape,
     )

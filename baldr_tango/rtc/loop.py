@@ -84,6 +84,11 @@ class RealTimeLoop:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def has_started(self) -> bool:
+        """True once `start` was called."""
+        return self._thread is not None
+
+    @property
     def has_streams(self) -> bool:
         """True while the compiled loop runs on open streams."""
         return self._compiled

@@ -23,17 +23,16 @@ _TRIES: Final = 100
 
 
 @contextmanager
-def isolated(config: RuntimeConfig, *, keep_state: bool) -> Iterator[RuntimeConfig]:
+def isolated(config: RuntimeConfig, state: Path) -> Iterator[RuntimeConfig]:
     """Give `config` with its own stream directory and free ports; remove what is left of them at the end.
 
     Parameters
     ----------
-    keep_state : the state directory of `config` stays the same; otherwise it is a temporary one.
+    state : state directory, in place of the configured one.
     """
     with ExitStack() as stack:
-        streams = _temporary(stack, SHARED_MEMORY if SHARED_MEMORY.is_dir() else None)
+        streams = stack.enter_context(temporary_directory(SHARED_MEMORY if SHARED_MEMORY.is_dir() else None))
         stack.callback(_remove_streams, streams)
-        state = config.instrument.state if keep_state else _temporary(stack, None)
         first = _free_ports(max(config.beams))
         camera, mds, dm_server = (_free_ports(1) for _ in range(3))
         changed = dataclasses.replace(
@@ -88,10 +87,14 @@ def write_runtime(config: RuntimeConfig, file: Path, *, original: Path) -> None:
     file.write_text(f"# Written by baldr up --isolated from {config.file}\n" + tomli_w.dumps(document))
 
 
-def _temporary(stack: ExitStack, parent: Path | None) -> Path:
+@contextmanager
+def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
+    """Give a new directory, by default among the system's temporary ones; remove it at the end."""
     directory = Path(tempfile.mkdtemp(prefix="baldr-", dir=parent))
-    stack.callback(shutil.rmtree, directory, ignore_errors=True)
-    return directory
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _remove_streams(directory: Path) -> None:

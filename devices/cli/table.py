@@ -26,16 +26,24 @@ COLOURS: Final = {
 
 
 def beam_table(reports: Sequence[Report], truth: Mapping[int, TruthMeans | None] | None = None) -> Table:
-    """Return the table; `truth` adds what only the virtual instrument knows."""
-    table = Table(title=None, pad_edge=False)
-    for name in ("beam", "state", "tip/tilt", "high order"):
-        table.add_column(name)
-    for name in ("frames/s", "lost", "latency us\np50 / p99", "residual nm\nestimated", "Strehl\nestimated"):
-        table.add_column(name, justify="right")
-    if truth is not None:
-        table.add_column("wavefront nm rms\nopen -> closed", justify="right")
-        table.add_column("Strehl\nopen -> closed", justify="right")
-    table.add_column("telemetry")
+    """Return the table, which fits into 80 columns.
+
+    Parameters
+    ----------
+    truth : what the virtual instrument knows of each beam, in place of the loop's own estimates.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("beam", "state", "closed\nloops"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Hz", "lost", "latency us\np50 p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if truth is None:
+        names = ("residual nm\n(estimate)", "Strehl\n(estimate)")
+    else:
+        names = ("nm rms\nopen>closed", "Strehl\nopen>closed")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("file", no_wrap=True)
     for report in reports:
         table.add_row(*_row(report, truth))
     return table
@@ -52,27 +60,26 @@ def problems(reports: Sequence[Report]) -> list[str]:
 
 def plain_line(report: Report, truth: Mapping[int, TruthMeans | None] | None = None) -> str:
     """Return one beam as a line of text."""
-    cells = (cell.replace("\n", " ") for cell in _cells(report, truth))
-    return f"beam {report.beam} {report.state!s:8}" + "  ".join(cells)
+    return f"beam {report.beam} {report.state!s:8}" + "  ".join(_cells(report, truth))
 
 
 def _row(report: Report, truth: Mapping[int, TruthMeans | None] | None) -> list[str]:
     values = report.values
     colour = COLOURS.get(str(report.state), "white")
-    cells = [str(report.beam), f"[{colour}]{report.state!s}[/]", _loop(values, "TT_state")]
-    cells += [_loop(values, "HO_state"), number(values.get("frame_rate"), ".1f")]
-    cells += [number(values.get("lost_frames"), "d"), _latency(values)]
-    cells += [number(values.get("residual_rms"), ".1f"), number(values.get("strehl"), ".3f")]
-    if truth is not None:
-        cells += list(_truth(truth.get(report.beam)))
+    cells = [str(report.beam), f"[{colour}]{report.state!s}[/]", _loops(values)]
+    cells += [number(values.get("frame_rate"), ".1f"), number(values.get("lost_frames"), "d")]
+    cells += [_latency(values)]
+    if truth is None:
+        cells += [number(values.get("residual_rms"), ".1f"), number(values.get("strehl"), ".3f")]
+    else:
+        cells += _truth(truth.get(report.beam))
     return [*cells, _recording(values)]
 
 
 def _cells(report: Report, truth: Mapping[int, TruthMeans | None] | None) -> list[str]:
     values = report.values
     cells = [
-        f"TT {_loop(values, 'TT_state')}",
-        f"HO {_loop(values, 'HO_state')}",
+        f"closed {_loops(values)}",
         f"{number(values.get('frame_rate'), '.1f')} Hz",
         f"lost {number(values.get('lost_frames'), 'd')}",
         f"latency {_latency(values)} us",
@@ -90,24 +97,26 @@ def number(value: Any, form: str) -> str:
     return format(value, form)
 
 
-def _loop(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    return "-" if value is None else ("closed" if value else "open")
+def _loops(values: Mapping[str, Any]) -> str:
+    if values.get("TT_state") is None:
+        return "-"
+    closed = [short for name, short in (("TT_state", "TT"), ("HO_state", "HO")) if values.get(name)]
+    return "+".join(closed) or "none"
 
 
 def _latency(values: Mapping[str, Any]) -> str:
-    return f"{number(values.get('latency_p50'), '.0f')} / {number(values.get('latency_p99'), '.0f')}"
+    return f"{number(values.get('latency_p50'), '.0f')} {number(values.get('latency_p99'), '.0f')}"
 
 
-def _truth(means: TruthMeans | None) -> tuple[str, str]:
+def _truth(means: TruthMeans | None) -> list[str]:
     if means is None:
-        return "-", "-"
-    return (
-        f"{means.open_loop_rms_nm:.0f} -> {means.opd_rms_nm:.0f}",
-        f"{means.open_loop_strehl:.3f} -> {means.strehl:.3f}",
-    )
+        return ["-", "-"]
+    return [
+        f"{means.open_loop_rms_nm:.0f}>{means.opd_rms_nm:.0f}",
+        f"{means.open_loop_strehl:.3f}>{means.strehl:.3f}",
+    ]
 
 
 def _recording(values: Mapping[str, Any]) -> str:
     value = values.get("telemetry_on")
-    return "-" if value is None else ("recording" if value else "off")
+    return "-" if value is None else ("on" if value else "off")

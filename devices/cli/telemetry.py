@@ -36,7 +36,7 @@ def _switch(options: argparse.Namespace, console: Console) -> int:
         except tango.DevFailed as error:
             failed = True
             answer = describe(error)
-        console.print(f"beam {beam.beam}: {answer}", markup=False)
+        console.print(f"beam {beam.beam}: {answer}", markup=False, soft_wrap=True)
     return int(failed)
 
 

@@ -21,7 +21,7 @@ from devices.cli.beams import Report
 from devices.cli.calibrate import ProgressLines, calibrate_beams
 from devices.cli.connect import configuration
 from devices.cli.deployment import Deployment, missing_calibrations
-from devices.cli.isolation import isolated
+from devices.cli.isolation import isolated, temporary_directory
 from devices.cli.runfile import RunFile
 from devices.cli.table import beam_table, plain_line, problems
 
@@ -42,9 +42,12 @@ def run(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     with ExitStack() as stack:
         config = configuration(options)
+        state = config.instrument.state
+        if options.isolated and options.state is None:
+            state = stack.enter_context(temporary_directory())
+        run_file = stack.enter_context(RunFile(state))
         if options.isolated:
-            config = stack.enter_context(isolated(config, keep_state=options.state is not None))
-        run_file = stack.enter_context(RunFile(config.instrument.state))
+            config = stack.enter_context(isolated(config, state))
         deployment = stack.enter_context(Deployment(config, lambda text: _say(console, text)))
         try:
             return _Run(options, config, console, deployment, run_file).go(stack)
@@ -75,6 +78,7 @@ class _Run:
         self.truth: dict[int, TruthReader] = {}
 
     def go(self, stack: ExitStack) -> int:
+        """Start, show, sum up."""
         deployment, options = self.deployment, self.options
         tango_host = "" if options.isolated else os.environ.get("TANGO_HOST", "")
         deployment.start_database(tango_host, 0 if options.isolated else options.database_port)
@@ -187,7 +191,7 @@ class _Run:
 
     def _summary(self, reports: list[Report]) -> int:
         reports, truth = self._look()
-        _say(self.console, "summary (wavefront error and Strehl before and behind the mirror):")
+        _say(self.console, "summary, wavefront error and Strehl as open > closed loop:")
         for report in reports:
             _say(self.console, "  " + plain_line(report, truth))
         for problem in problems(reports):

@@ -11,7 +11,7 @@ from baldr_tango.kernels.jit import kernel
 
 @kernel
 def select(values: Any, rank: int) -> Any:
-    """Return the value of a given rank (0 = smallest); `values` is reordered in place (Hoare's quickselect)."""
+    """Return the value of a given rank, 0 the smallest; reorders `values` in place (Hoare's quickselect)."""
     low = 0
     high = values.size - 1
     while low < high:

@@ -172,13 +172,14 @@ def measure(
         _move_masks(control, beams, True)
         masked = crew.all("reference", lambda bench: bench.average(settings.reference_frames, skip))
         start = {
-            beam: _Start(dark[beam], clear[beam] - dark[beam], masked[beam] - dark[beam]) for beam in beams
+            beam: StartFrames(dark[beam], clear[beam] - dark[beam], masked[beam] - dark[beam])
+            for beam in beams
         }
-        return crew.each("interaction matrix", lambda beam: _respond(benches[beam], start[beam], settings))
+        return crew.each("interaction matrix", lambda beam: respond(benches[beam], start[beam], settings))
 
 
 @dataclass(frozen=True)
-class _Start:
+class StartFrames:
     """Frames of a beam before anything is poked: (P,) each [ADU]."""
 
     dark: FloatArray
@@ -186,7 +187,7 @@ class _Start:
     masked: FloatArray
 
 
-def _respond(bench: BeamBench, start: _Start, settings: ProcedureSettings) -> Measurement:
+def respond(bench: BeamBench, start: StartFrames, settings: ProcedureSettings) -> Measurement:
     """Register the mirror and measure the response to each mode and each actuator."""
     shape = bench.camera.shape
     masks = pixel_masks(start.clear.reshape(shape), start.masked.reshape(shape))

@@ -195,13 +195,13 @@ def turbulence_opd(plant, beam, dt, normals, offset, out):
 @kernel
 def weighted_rms(values, weights):
     """Rms of `values` about their mean, weighted."""
-    total = 0.0
-    mean = 0.0
+    total = np.float64(0.0)
+    mean = np.float64(0.0)
     for i in range(values.size):
         total += weights[i]
         mean += weights[i] * values[i]
     mean /= total
-    square = 0.0
+    square = np.float64(0.0)
     for i in range(values.size):
         square += weights[i] * (values[i] - mean) ** 2
     return np.sqrt(square / total)
@@ -215,9 +215,9 @@ def field_and_strehl(opd, weights, wavenumber, field):
     field : (2, p) real and imaginary part, overwritten
     Returns abs(sum of the field)^2 over that of a flat wavefront.
     """
-    real = 0.0
-    imag = 0.0
-    total = 0.0
+    real = np.float64(0.0)
+    imag = np.float64(0.0)
+    total = np.float64(0.0)
     k = np.float32(wavenumber)
     for i in range(opd.size):
         phase = k * opd[i]

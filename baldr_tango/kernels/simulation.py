@@ -70,9 +70,6 @@ CAMERA: Final = 6
 TRUTH_STREAM: Final = 7
 N_STREAMS: Final = 8
 
-MAX_CATCH_UP: Final = 10
-"""Periods that are caught up back to back after a stall; more are left out."""
-
 SLEEP_SLICE_NS: Final = 20_000_000
 """Longest uninterrupted sleep [ns], so that stopping is prompt at any frame rate."""
 
@@ -269,18 +266,15 @@ def account(truth, frame, flux, late):
 def wait_for_tick(control, counters, deadline, period):
     """Sleep until the next tick is due; return its time, or -1 when told to stop.
 
-    Late ticks are caught up back to back; after a stall of more than `MAX_CATCH_UP` periods the rest is
-    left out.
+    A tick that is more than half a period late restarts the clock, so that frames never follow each other in
+    less than half a period: no camera catches up.
     """
     now = monotonic_ns()
     late = now - deadline
-    if late > MAX_CATCH_UP * period:
-        skipped = late // period
-        deadline += skipped * period
-        counters[SKIPPED] += skipped
+    if 2 * late > period:
         counters[LATE] += 1
-    elif 2 * late > period:
-        counters[LATE] += 1
+        counters[SKIPPED] += late // period
+        deadline = now
     while now < deadline:
         if load_acquire(control, RUN) == 0:
             return -1

@@ -94,6 +94,8 @@ def neutral(value: Value) -> Any:
     """Return what is published while there is no beam: zero, empty, or NaN for a measurement."""
     if value.shape != "scalar":
         return np.zeros((0,) if value.shape == "spectrum" else (0, 0), _ARRAY_TYPES[value.kind])
+    if value.enum is not None:
+        return next(iter(value.enum))
     return float("nan") if value.kind is float else value.kind()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.jit import exact_kernel, kernel
 from baldr_tango.kernels.libc import (
     address_of,
     monotonic_ns,
@@ -163,7 +163,7 @@ def read_mirror(streams, beam, channel, total, combined):
         combined[g] = value
 
 
-@kernel
+@exact_kernel  # reassociation would turn isfinite(a - b) into True
 def apply_mirror(combined, flat, command):
     """Move the mirror: ``command = combined - flat``; where that is not a number the actuator stays.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -25,12 +26,21 @@ def _warn_once(log: logging.Logger, text: str) -> None:
         log.warning("%s", text)
 
 
-def lock_memory(log: logging.Logger) -> bool:
-    """Keep every page of the process that has been touched in memory; False when not permitted."""
+@functools.cache
+def _lock_memory() -> int:
+    """Lock the process once: each call walks all its memory while page faults of running loops wait."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0:
+        return 0
+    return ctypes.get_errno()
+
+
+def lock_memory(log: logging.Logger) -> bool:
+    """Keep every page of the process that has been touched in memory; False when not permitted."""
+    number = _lock_memory()
+    if number == 0:
         return True
-    reason = os.strerror(ctypes.get_errno())
+    reason = os.strerror(number)
     _warn_once(
         log,
         f"memory is not locked ({reason}): page faults may delay frames;"

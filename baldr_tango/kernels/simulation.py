@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.jit import exact_kernel, kernel
+from baldr_tango.kernels.jit import kernel
 from baldr_tango.kernels.libc import (
     address_of,
     monotonic_ns,
@@ -163,7 +163,7 @@ def read_mirror(streams, beam, channel, total, combined):
         combined[g] = value
 
 
-@exact_kernel  # reassociation would turn isfinite(a - b) into True
+@kernel
 def apply_mirror(combined, flat, command):
     """Move the mirror: ``command = combined - flat``; where that is not a number the actuator stays.
 
@@ -171,9 +171,9 @@ def apply_mirror(combined, flat, command):
     """
     refused = 0
     for g in range(combined.size):
-        value = combined[g] - flat
-        if np.isfinite(value):
-            command[g] = value
+        # Not isfinite(combined - flat): reassociation turns that into True.
+        if 0.0 <= combined[g] <= 1.0:
+            command[g] = combined[g] - flat
         else:
             refused += 1
     return refused

@@ -21,6 +21,7 @@ EXTERIOR_RADII = (7.0 / 6.0, 11.0 / 6.0)
 
 _SECONDARY_RADIUS = 0.3
 _WINDOW = 2
+_MOST_UNEXPLAINED = 0.2  # of the variance around a spot
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,7 @@ def pixel_masks(clear: FloatArray, masked: FloatArray, threshold: float = 0.05) 
     ------
     BackendError : there is no pupil.
     """
-    level = 0.5 * float(np.median(clear[clear > 0.3 * np.percentile(clear, 99)]))
-    bright = clear > max(level, 1e-9)
-    if not 8 <= bright.sum() <= 0.8 * clear.size:
-        raise BackendError(f"no pupil in the frame: {int(bright.sum())} of {clear.size} pixels are bright")
+    bright = _bright_disc(clear)
     grid = np.indices(clear.shape).astype(np.float64)
     rows, columns = grid[0], grid[1]
     centre = rows[bright].mean(), columns[bright].mean()
@@ -61,7 +59,7 @@ def pixel_masks(clear: FloatArray, masked: FloatArray, threshold: float = 0.05) 
     radius = float(np.sqrt(bright.sum() / np.pi))
     pupil = bright | (distance < _SECONDARY_RADIUS * radius)
     secondary = np.zeros_like(pupil)
-    r, c = (round(float(np.floor(x + 0.5))) for x in centre)
+    r, c = (int(np.floor(x + 0.5)) for x in centre)
     secondary[r - 1 : r + 2, c - 1 : c + 2] = True
     interior = pupil & ~secondary
     padded = np.pad(pupil, 1)
@@ -71,6 +69,21 @@ def pixel_masks(clear: FloatArray, masked: FloatArray, threshold: float = 0.05) 
     ring = ~pupil & (distance >= EXTERIOR_RADII[0] * radius) & (distance <= EXTERIOR_RADII[1] * radius)
     exterior = ring & (np.abs(masked - clear) > threshold * float(clear[pupil].mean()))
     return PixelMasks(pupil, interior, secondary, exterior if exterior.any() else ring)
+
+
+def _bright_disc(clear: FloatArray) -> BoolArray:
+    """Pixels brighter than half the typical one, without those that lie far from the others."""
+    lit = clear[clear > max(0.3 * float(np.percentile(clear, 99)), 0.0)]
+    bright = clear > (0.5 * float(np.median(lit)) if lit.size else np.inf)
+    found = int(bright.sum())
+    if 8 <= found <= 0.8 * clear.size:
+        rows, columns = np.nonzero(bright)
+        distance = np.hypot(rows - np.median(rows), columns - np.median(columns))
+        stray = distance > 1.5 * np.sqrt(found / np.pi)
+        bright[rows[stray], columns[stray]] = False
+        if stray.mean() < 0.1:
+            return np.asarray(bright)
+    raise BackendError(f"no pupil in the frame: {found} of {clear.size} pixels are bright, but not as a disc")
 
 
 def fit_spot(image: FloatArray) -> tuple[float, float]:
@@ -109,7 +122,8 @@ def fit_spot(image: FloatArray) -> tuple[float, float]:
         else:
             damping *= 10.0
     inside = abs(x[1] + top - row) < 1.5 and abs(x[2] + left - column) < 1.5
-    if not inside or not 0.2 < abs(x[3]) < 3.0:
+    explained = float(residual @ residual) < _MOST_UNEXPLAINED * float(np.sum((patch - patch.mean()) ** 2))
+    if not (inside and explained and 0.2 < abs(x[3]) < 3.0):
         raise BackendError(
             f"no actuator spot near pixel ({row}, {column}): fitted centre ({x[1] + top:.2f}, "
             f"{x[2] + left:.2f}), width {abs(x[3]):.2f} pixels"

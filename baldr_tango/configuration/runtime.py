@@ -94,6 +94,7 @@ class BeamSettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    camera_timeout_s: float = 3.0
     runtime_file: Path = Path()
     runtime_sha256: str = ""
 
@@ -157,6 +158,7 @@ class RuntimeConfig:
             camera_endpoint=self.endpoints.camera,
             mds_endpoint=self.endpoints.mds,
             timeout_s=self.endpoints.timeout_s,
+            camera_timeout_s=self.endpoints.camera_timeout_s,
             calibration_file=resolve(calibration.file),
             mask=calibration.mask,
             mode=calibration.mode,

@@ -55,6 +55,13 @@ class EndpointSettings:
     mds: str = key("tcp://127.0.0.1:5555", "Endpoint of the multi-device server (MDS).")
     dm_server: str = key("tcp://127.0.0.1:6666", "Endpoint of the DM server.")
     timeout_s: float = key(1.0, "Longest wait for an answer of a peer server.", unit="s", above=0, maximum=60)
+    camera_timeout_s: float = key(
+        3.0,
+        "Longest wait for an answer of the camera server, whose serial line takes about a second.",
+        unit="s",
+        above=0,
+        maximum=60,
+    )
 
 
 @dataclass(frozen=True)

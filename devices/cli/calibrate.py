@@ -31,7 +31,7 @@ def calibrate_beams(
     Raises `BackendError` when the camera server, the MDS or a stream does not play its part.
     """
     with (
-        CameraClient(config.endpoints.camera, config.endpoints.timeout_s) as camera,
+        CameraClient(config.endpoints.camera, config.endpoints.camera_timeout_s) as camera,
         ControlClient(config.endpoints.mds, config.calibration.mask) as control,
     ):
         return calibrate(

@@ -126,7 +126,7 @@ class LoopBench:
         """Post a frame, wait until it is recorded, return the map in the DM channel (G,)."""
         before = self.records
         self.post(frame)
-        wait_for(lambda: self.records > before, 20.0, "a record of the frame")
+        wait_for(lambda: self.records > before, 20.0, f"a record of frame {self.camera.counter()}")
         return self.command()
 
     def command(self) -> NDArray[np.float64]:

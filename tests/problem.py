@@ -146,7 +146,7 @@ class NumpyLoop:
         averaged = signal
         b = p.boxcar
         if b > 1 and len(self.history) >= b:
-            w = np.arange(b) / (b - 1)
+            w = np.arange(b) + 1.0
             averaged = np.tensordot(w, np.array(self.history[-b:]), 1) / w.sum()
         e_lo, e_ho = p.reconstructor_lo @ averaged, p.reconstructor_ho @ averaged
         u_lo, u_ho = np.zeros_like(e_lo), np.zeros_like(e_ho)

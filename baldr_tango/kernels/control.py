@@ -10,6 +10,7 @@ from baldr_tango.kernels.jit import kernel
 
 PID: Final = 0
 LEAKY: Final = 1
+KALMAN: Final = 2
 
 
 @kernel
@@ -69,6 +70,57 @@ def leaky_step(
         integral[i] = accumulated
         previous[i] = e
         output[i] = np.float32(accumulated)
+
+
+@kernel
+def _matvec_add(matrix: Any, x: Any, sign: Any, out: Any) -> None:
+    """Add ``sign * matrix @ x`` to `out`. matrix : (M, M), x, out : (M,) float32."""
+    for i in range(out.size):
+        total = np.float32(0.0)
+        for j in range(x.size):
+            total += matrix[i, j] * x[j]
+        out[i] += sign * total
+
+
+@kernel
+def kalman_step(
+    error: Any,
+    set_point: Any,
+    transition: Any,
+    control: Any,
+    measurement: Any,
+    gain: Any,
+    lower: Any,
+    upper: Any,
+    predicted: Any,
+    scratch: Any,
+    output: Any,
+) -> None:
+    """Advance a Kalman regulator by one frame.
+
+    Model: disturbance ``x[n+1] = A x[n] + w``; measured residual ``z[n] = H x[n] - B u[n-1] + v``, because
+    the command of one frame acts during the next. The regulator estimates the disturbance,
+    ``x = x_p + K (z - H x_p + B u)``, predicts it, ``x_p <- A x``, and commands the prediction,
+    ``u = x_p`` (minimum-variance control; Kulcsar et al. 2006, Opt. Express 14, 7464). K is the
+    steady-state gain of the Riccati equation.
+
+    error : (M,) float32 measured mode errors; z = error - set_point
+    transition, control, measurement, gain : (M, M) float32 A, B, H, K
+    lower, upper, set_point : (M,) float64
+    predicted, scratch : (M,) float32 state and work space, changed in place
+    output : (M,) float32; on entry the command of the frame before, on return the new one
+    """
+    one = np.float32(1.0)
+    for i in range(error.size):
+        scratch[i] = np.float32(np.float64(error[i]) - set_point[i])
+    _matvec_add(measurement, predicted, -one, scratch)
+    _matvec_add(control, output, one, scratch)
+    _matvec_add(gain, scratch, one, predicted)
+    output[:] = np.float32(0.0)
+    _matvec_add(transition, predicted, one, output)
+    predicted[:] = output
+    for i in range(output.size):
+        output[i] = np.float32(min(max(np.float64(output[i]), lower[i]), upper[i]))
 
 
 @kernel

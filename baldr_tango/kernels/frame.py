@@ -87,6 +87,32 @@ def repair_with_median(image: Any, bad_pixels: Any, scratch: Any) -> float:
 
 
 @kernel
+def burst_slope(frames: Any, written: int, raw: Any, weights: Any, flux_weights: Any, out: Any) -> float:
+    """Least-squares slope of the reads since the last reset, per frame; return its flux [ADU].
+
+    In non-destructive read-out each frame is the charge collected since the reset; the slope is the light
+    of one frame, and the pedestal drops out (Fowler and Gatley 1990; Offenberg et al. 2001, PASP 113, 240).
+
+    frames : (capacity, P) int32 ring of earlier frames; frame i is in row ``i % capacity``
+    written : frames in the ring so far
+    raw : (P,) int32 this read
+    weights : (m,) float32 slope weights of m reads, oldest first
+    flux_weights, out : (P,) float32; `out` is overwritten
+    """
+    last = weights.size - 1
+    for i in range(raw.size):
+        out[i] = weights[last] * np.float32(raw[i])
+    for j in range(last):
+        row = frames[(written - last + j) % frames.shape[0]]
+        for i in range(raw.size):
+            out[i] += weights[j] * np.float32(row[i])
+    flux = 0.0
+    for i in range(raw.size):
+        flux += np.float64(flux_weights[i] * out[i])
+    return flux
+
+
+@kernel
 def mean_of(image: Any, pixels: Any) -> float:
     """Mean of some pixels; NaN when there are none. image : (P,), pixels : (k,) flat indices."""
     if pixels.size == 0:

@@ -13,16 +13,27 @@ import numpy as np
 
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.control import LEAKY, largest, leaky_step, limit_modes, pid_step, rms
+from baldr_tango.kernels.control import (
+    KALMAN,
+    LEAKY,
+    kalman_step,
+    largest,
+    leaky_step,
+    limit_modes,
+    pid_step,
+    rms,
+)
 from baldr_tango.kernels.frame import (
     accumulate,
     boxcar,
+    burst_slope,
     mean_of,
     repair_with_median,
     sensor_signal,
     signal_to_noise,
     subtract_dark,
 )
+from baldr_tango.kernels.injection import DEFAULT_SEED, PRBS, gated, prbs_step
 from baldr_tango.kernels.jit import kernel
 from baldr_tango.kernels.libc import (
     address_of,
@@ -39,8 +50,9 @@ from baldr_tango.kernels.linear import multiply
 _POST_CAP = 10
 _PAUSE_NS = 2_000_000
 _BUSY_ATTEMPTS = 20
-_MOST_ATTEMPTS = 60
+_MOST_ATTEMPTS = 500
 _RETRY_NS = 20_000
+_SETTLE_ATTEMPTS = 5
 
 _READ = 0
 _TORN = 1
@@ -51,7 +63,8 @@ _SHORT = 2
 def read_frame(io: Any) -> int:
     """Copy the camera stream into ``io.frame_words``; return 0, 1 (torn) or 2 (the file is too short).
 
-    The frame is good when neither the counter nor the write flag moved while it was copied.
+    The frame is good when neither the counter nor the write flag moved while it was copied. A writer
+    may post before it takes its flag down, and may be interrupted there: it gets about 20 ms.
     """
     nbytes = d.HEADER_WORDS * 8 + io.raw.size * 4
     for attempt in range(_MOST_ATTEMPTS):
@@ -65,7 +78,7 @@ def read_frame(io: Any) -> int:
         same = io.check[0] == io.frame_words[d.CNT0_WORD]
         if same and io.check[3] & 0xFF == 0 and io.frame_words[d.WRITE_WORD] & 0xFF == 0:
             return _READ
-        # The camera server may have been preempted by this very thread: let it finish.
+        # The writer may have been preempted by this very thread: let it finish.
         if attempt >= _BUSY_ATTEMPTS:
             sleep_until_ns(monotonic_ns() + _RETRY_NS)
     return _TORN
@@ -111,6 +124,8 @@ def reset_lo(state: Any) -> None:
     """Bring the tip/tilt controller to its zero state."""
     state.integral_lo[:] = 0.0
     state.previous_lo[:] = 0.0
+    state.last_lo[:] = np.float32(0.0)
+    state.predicted_lo[:] = np.float32(0.0)
     state.held_lo[:] = np.float32(0.0)
 
 
@@ -119,6 +134,8 @@ def reset_ho(state: Any) -> None:
     """Bring the high-order controller to its zero state; muted modes speak again."""
     state.integral_ho[:] = 0.0
     state.previous_ho[:] = 0.0
+    state.last_ho[:] = np.float32(0.0)
+    state.predicted_ho[:] = np.float32(0.0)
     state.held_ho[:] = np.float32(0.0)
     state.violations[:] = 0
     state.muted[:] = 0
@@ -127,14 +144,14 @@ def reset_ho(state: Any) -> None:
 
 @kernel
 def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
-    """Compute the DM command ``-(c_LO + c_HO)`` plus the offsets of the open loops.
+    """Compute the DM command ``-(c_LO + c_HO) + c_inj`` plus the offsets of the open loops.
 
     out : (G,) float32 [DM units], overwritten
     """
     lo_open = state.counters[d.LO_CLOSED] == 0
     ho_open = state.counters[d.HO_CLOSED] == 0
     for i in range(out.size):
-        value = -(state.held_lo[i] + state.held_ho[i])
+        value = state.injected[i] - (state.held_lo[i] + state.held_ho[i])
         if lo_open:
             value += parameters.offset_lo[slot, i]
         if ho_open:
@@ -169,6 +186,80 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> 
 
 
 @kernel
+def disarm(state: Any, switches: Any) -> None:
+    """Bring the signal injection to its start: nothing sent, nothing delayed."""
+    counters = state.counters
+    counters[d.INJECT_START] = -1
+    counters[d.INJECT_STEPS] = 0
+    counters[d.INJECT_INDEX] = -1
+    seed = switches[d.INJECT_SEED] & 0x7FFFFFFF
+    counters[d.INJECT_REGISTER] = seed if seed != 0 else DEFAULT_SEED
+    state.inject_delay[:] = 0.0
+    state.inject_scalar[:] = 0.0
+    state.injected[:] = np.float32(0.0)
+
+
+@kernel
+def inject(parameters: Any, state: Any, slot: int) -> float:
+    """Advance the injected signal to this frame and return it; 0 while injection is off.
+
+    A new sample is taken every `INJECT_HOLD` frames; the sample of frame n acts in frame n + latency.
+    """
+    counters = state.counters
+    switches = parameters.switches[slot]
+    if switches[d.INJECT] == 0:
+        return 0.0
+    number = counters[d.LAST_NUMBER]
+    if counters[d.INJECT_START] < 0 or number < counters[d.INJECT_START] + counters[d.INJECT_INDEX]:
+        counters[d.INJECT_START] = number - counters[d.INJECT_INDEX] - 1
+    index = number - counters[d.INJECT_START]
+    hold = max(switches[d.INJECT_HOLD], 1)
+    step = index // hold
+    values = parameters.injection[slot]
+    if step >= counters[d.INJECT_STEPS]:
+        if switches[d.INJECT_WAVEFORM] == PRBS:
+            for _ in range(step - counters[d.INJECT_STEPS] + 1):
+                counters[d.INJECT_REGISTER] = prbs_step(counters[d.INJECT_REGISTER])
+        t = np.float64(step * hold) * np.float64(switches[d.PERIOD_NS]) * 1e-9
+        state.inject_scalar[0] = gated(switches[d.INJECT_WAVEFORM], values, t, counters[d.INJECT_REGISTER])
+        counters[d.INJECT_STEPS] = step + 1
+    length = state.inject_delay.size
+    # Frames that the camera lost still take their place in the delay line.
+    for i in range(max(counters[d.INJECT_INDEX] + 1, index - length + 1), index + 1):
+        state.inject_delay[i % length] = state.inject_scalar[0]
+    counters[d.INJECT_INDEX] = index
+    latency = switches[d.INJECT_LATENCY]
+    return state.inject_delay[(index - latency) % length] if index >= latency else 0.0
+
+
+@kernel
+def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injected: Any) -> None:
+    """Set this frame's set points and injected map from the injected signal.
+
+    injected : (G,) float32, overwritten: the signal's DM map, for the record
+    """
+    switches = parameters.switches[slot]
+    branch = switches[d.INJECT_BRANCH]
+    moves = switches[d.INJECT] != 0 and switches[d.INJECT_SET_POINT] != 0
+    move_lo = moves and branch != d.INJECT_HO and state.counters[d.LO_CLOSED] != 0
+    move_ho = moves and branch != d.INJECT_LO and state.counters[d.HO_CLOSED] != 0
+    state.target_lo[:] = parameters.set_point_lo[slot]
+    state.target_ho[:] = parameters.set_point_ho[slot]
+    if move_lo:
+        for i in range(state.target_lo.size):
+            state.target_lo[i] += signal * parameters.inject_lo[slot, i]
+    if move_ho:
+        for i in range(state.target_ho.size):
+            state.target_ho[i] += signal * parameters.inject_ho[slot, i]
+    scale = np.float32(signal)
+    shown = not moves or move_lo or move_ho
+    for i in range(injected.size):
+        value = scale * parameters.inject_map[slot, i]
+        injected[i] = value if shown else np.float32(0.0)
+        state.injected[i] = np.float32(0.0) if moves else value
+
+
+@kernel
 def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
     """Take over a new set of parameters at a frame boundary.
 
@@ -191,6 +282,10 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
         reset_ho(state)
         opened = opened or close_ho == 0
         counters[d.HO_CLOSED] = close_ho
+    if switches[d.INJECT_EPOCH] != counters[d.INJECT_EPOCH_SEEN]:
+        counters[d.INJECT_EPOCH_SEEN] = switches[d.INJECT_EPOCH]
+        opened = opened or largest(state.injected) > 0.0
+        disarm(state, switches)
     if opened:
         apply_command(parameters, state, io, slot, state.command)
     if counters[d.PAUSED] != 0 and switches[d.PAUSE] == 0:
@@ -241,10 +336,25 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     error, output : (L,) float32; shape : (G,) float32 map before the minus, overwritten
     """
     p = parameters
-    if p.switches[slot, d.TYPE_LO] == LEAKY:
+    if p.switches[slot, d.TYPE_LO] == KALMAN:
+        output[:] = state.last_lo
+        kalman_step(
+            error,
+            state.target_lo,
+            p.kalman_lo.transition[slot],
+            p.kalman_lo.control[slot],
+            p.kalman_lo.measurement[slot],
+            p.kalman_lo.gain[slot],
+            p.lower_lo[slot],
+            p.upper_lo[slot],
+            state.predicted_lo,
+            state.scratch_lo,
+            output,
+        )
+    elif p.switches[slot, d.TYPE_LO] == LEAKY:
         leaky_step(
             error,
-            p.set_point_lo[slot],
+            state.target_lo,
             p.ki_lo[slot],
             p.leak_lo[slot],
             p.lower_lo[slot],
@@ -256,7 +366,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     else:
         pid_step(
             error,
-            p.set_point_lo[slot],
+            state.target_lo,
             p.kp_lo[slot],
             p.ki_lo[slot],
             p.kd_lo[slot],
@@ -266,6 +376,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
             state.previous_lo,
             output,
         )
+    state.last_lo[:] = output
     multiply(p.shapes_lo, slot, output, shape)
     if largest(shape) <= p.limits[slot, d.LO_LIMIT]:
         return False
@@ -283,10 +394,25 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     error, output : (H,) float32; shape : (G,) float32 map before the minus, overwritten
     """
     p = parameters
-    if p.switches[slot, d.TYPE_HO] == LEAKY:
+    if p.switches[slot, d.TYPE_HO] == KALMAN:
+        output[:] = state.last_ho
+        kalman_step(
+            error,
+            state.target_ho,
+            p.kalman_ho.transition[slot],
+            p.kalman_ho.control[slot],
+            p.kalman_ho.measurement[slot],
+            p.kalman_ho.gain[slot],
+            p.lower_ho[slot],
+            p.upper_ho[slot],
+            state.predicted_ho,
+            state.scratch_ho,
+            output,
+        )
+    elif p.switches[slot, d.TYPE_HO] == LEAKY:
         leaky_step(
             error,
-            p.set_point_ho[slot],
+            state.target_ho,
             p.ki_ho[slot],
             p.leak_ho[slot],
             p.lower_ho[slot],
@@ -298,7 +424,7 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     else:
         pid_step(
             error,
-            p.set_point_ho[slot],
+            state.target_ho,
             p.kp_ho[slot],
             p.ki_ho[slot],
             p.kd_ho[slot],
@@ -320,8 +446,60 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     if limited > 0:
         state.counters[d.LIMITED] += limited
         state.counters[d.MUTED] = state.muted.sum()
+    state.last_ho[:] = output
     multiply(p.shapes_ho, slot, output, shape)
     return limited > 0
+
+
+@kernel
+def count_read(state: Any, switches: Any, charge: float) -> int:
+    """Return how many non-destructive reads the burst has, this one included.
+
+    The collected charge only grows until the reset; whatever makes it fall began a new burst.
+    """
+    counters = state.counters
+    is_new = charge < state.charge[0] or counters[d.READS] >= switches[d.BURST]
+    counters[d.READS] = 1 if is_new else counters[d.READS] + 1
+    state.charge[0] = charge
+    return counters[d.READS]
+
+
+@kernel
+def hold(state: Any, ring: Any, row: int) -> None:
+    """Fill in the record of a frame that is not used: the command in force stays on the mirror."""
+    ring.img_dm[row][:] = np.float32(0.0)
+    ring.signal[row][:] = np.float32(0.0)
+    ring.e_LO[row][:] = np.float32(0.0)
+    ring.e_HO[row][:] = np.float32(0.0)
+    ring.u_LO[row][:] = state.last_lo
+    ring.u_HO[row][:] = state.last_ho
+    ring.c_LO[row][:] = state.held_lo
+    ring.c_HO[row][:] = state.held_ho
+    ring.c_inj[row][:] = state.injected
+    ring.command[row][:] = state.command
+
+
+@kernel
+def take_flux(parameters: Any, state: Any, io: Any, ring: Any, slot: int) -> float:
+    """Bring the frame into ``state.image`` and return its flux; NaN for a read that only begins a burst."""
+    p = parameters
+    switches = p.switches[slot]
+    flux = subtract_dark(io.raw, p.dark[slot], p.flux_weights[slot], state.image)
+    if switches[d.BURST] > 1:
+        reads = count_read(state, switches, flux)
+        if reads < 2:
+            return np.nan
+        flux = burst_slope(
+            ring.img,
+            load_acquire(ring.cursor, 0),
+            io.raw,
+            p.burst_weights[slot, reads - 1, :reads],
+            p.flux_weights[slot],
+            state.image,
+        )
+    if switches[d.MEDIAN_REPAIR] != 0 and p.bad_pixels.size > 0:
+        flux = repair_with_median(state.image, p.bad_pixels, state.scratch)
+    return flux
 
 
 @kernel
@@ -333,10 +511,16 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     p = parameters
     counters = state.counters
     switches = p.switches[slot]
-    flux = subtract_dark(io.raw, p.dark[slot], p.flux_weights[slot], state.image)
-    if switches[d.MEDIAN_REPAIR] != 0 and p.bad_pixels.size > 0:
-        flux = repair_with_median(state.image, p.bad_pixels, state.scratch)
-    ring.flux[row] = flux
+    flux = take_flux(p, state, io, ring, slot)
+    is_burst_start = np.isnan(flux)
+    ring.flux[row] = 0.0 if is_burst_start else flux
+    if is_burst_start or not (np.isfinite(flux) and flux > p.limits[slot, d.FLUX_LIMIT]):
+        if not is_burst_start:
+            counters[d.SKIPPED] += 1
+            counters[d.HISTORY] = 0
+        hold(state, ring, row)
+        return d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
+    flags = 0
     image_dm = ring.img_dm[row]
     signal = ring.signal[row]
     error_lo = ring.e_LO[row]
@@ -345,21 +529,6 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     output_ho = ring.u_HO[row]
     shape_lo = ring.c_LO[row]
     shape_ho = ring.c_HO[row]
-    if not (np.isfinite(flux) and flux > p.limits[slot, d.FLUX_LIMIT]):
-        # The last command stays on the mirror; the controllers keep their state.
-        counters[d.SKIPPED] += 1
-        counters[d.HISTORY] = 0
-        image_dm[:] = np.float32(0.0)
-        signal[:] = np.float32(0.0)
-        error_lo[:] = np.float32(0.0)
-        error_ho[:] = np.float32(0.0)
-        output_lo[:] = np.float32(0.0)
-        output_ho[:] = np.float32(0.0)
-        shape_lo[:] = state.held_lo
-        shape_ho[:] = state.held_ho
-        ring.command[row][:] = state.command
-        return d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
-    flags = 0
     multiply(p.to_actuators, slot, state.image, image_dm)
     sensor_signal(image_dm, flux, p.reference[slot], p.inverse_clear_pupil[slot], signal)
     frames = switches[d.BOXCAR]
@@ -377,6 +546,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
         multiply(p.reconstructor_lo, slot, signal, error_lo)
         multiply(p.reconstructor_ho, slot, signal, error_ho)
     counters[d.HISTORY] += 1
+    prepare_targets(p, state, slot, inject(p, state, slot), ring.c_inj[row])
     if counters[d.LO_CLOSED] != 0:
         if control_lo(p, state, slot, error_lo, output_lo, shape_lo):
             flags |= d.FLAG_LIMITED
@@ -413,6 +583,26 @@ def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
 
 
 @kernel
+def settled_count(io: Any) -> int:
+    """Return the camera's counter of the frame just read, for the first frame of a count.
+
+    A stream that posts before it counts is still about to advance it. Later frames need no such wait:
+    from here on a count that lags is recognised.
+    """
+    count = io.frame_words[d.CNT0_WORD]
+    for _ in range(_SETTLE_ATTEMPTS):
+        sleep_until_ns(monotonic_ns() + _RETRY_NS)
+        if (
+            pread(io.handles[d.CAMERA_FD], address_of(io.check), d.COUNTS_NBYTES, d.COUNTS_OFFSET)
+            == d.COUNTS_NBYTES
+            and io.check[0] == count + 1
+            and io.check[3] & 0xFF == 0
+        ):
+            return count + 1
+    return count
+
+
+@kernel
 def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, woken_ns: int) -> None:
     """Read, number, process and record one frame."""
     counters = state.counters
@@ -422,7 +612,8 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
         return
     written = load_acquire(ring.cursor, 0)
     capacity = ring.frame.size
-    lost = number_frame(state, io.frame_words[d.CNT0_WORD], io.raw, ring.img[(written - 1) % capacity])
+    count = settled_count(io) if counters[d.LAST_NUMBER] < 0 else io.frame_words[d.CNT0_WORD]
+    lost = number_frame(state, count, io.raw, ring.img[(written - 1) % capacity])
     if lost < 0:
         return
     row = written % capacity

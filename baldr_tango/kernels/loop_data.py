@@ -47,7 +47,23 @@ BOXCAR: Final = 7
 SNR_FRAMES: Final = 8
 HO_VIOLATIONS: Final = 9
 PERIOD_NS: Final = 10
-N_SWITCHES: Final = 11
+BURST: Final = 11
+"""Non-destructive reads between two resets; below 2 every frame stands for itself."""
+INJECT: Final = 12
+INJECT_WAVEFORM: Final = 13
+INJECT_BRANCH: Final = 14
+INJECT_SET_POINT: Final = 15
+"""1: the signal moves the set points of the closed loops; 0: it is added to the command."""
+INJECT_LATENCY: Final = 16
+INJECT_HOLD: Final = 17
+INJECT_SEED: Final = 18
+INJECT_EPOCH: Final = 19
+"""Changes with every new arming: the waveform starts again."""
+N_SWITCHES: Final = 20
+
+INJECT_LO: Final = 0
+INJECT_HO: Final = 1
+INJECT_ALL: Final = 2
 
 # Columns of `Parameters.limits`.
 COMMAND_LIMIT: Final = 0
@@ -85,7 +101,17 @@ HISTORY: Final = 20
 """Signals in the ring that may enter the boxcar."""
 CAMERA_RESTARTS: Final = 21
 WRITES: Final = 22
-N_COUNTERS: Final = 24
+INJECT_EPOCH_SEEN: Final = 23
+INJECT_START: Final = 24
+"""Frame number at which the waveform started, -1 before the first frame."""
+INJECT_REGISTER: Final = 25
+INJECT_STEPS: Final = 26
+"""Samples of the waveform taken so far."""
+INJECT_INDEX: Final = 28
+"""Newest entry of the delay line."""
+READS: Final = 27
+"""Non-destructive reads since the last reset, this frame included."""
+N_COUNTERS: Final = 32
 
 TRIP_LIMIT: Final = 1
 """The command exceeded its limit."""
@@ -136,6 +162,19 @@ class Io(NamedTuple):
     """(G,) the data inside `dm_words` [DM units]."""
 
 
+class Kalman(NamedTuple):
+    """Matrices of a Kalman regulator with a steady gain, dense (2, M, M) float32."""
+
+    transition: F32
+    """A: disturbance from frame to frame."""
+    control: F32
+    """B: what a command takes away from the measurement."""
+    measurement: F32
+    """H: what the sensor sees of the disturbance."""
+    gain: F32
+    """Steady-state Kalman gain."""
+
+
 class Parameters(NamedTuple):
     """What the operator and the configuration say; the first axis is the slot (two copies)."""
 
@@ -171,6 +210,17 @@ class Parameters(NamedTuple):
     leak_ho: F64
     lower_ho: F64
     upper_ho: F64
+    burst_weights: F32
+    """(2, M, M) row m-1: least-squares slope weights of m reads, oldest first."""
+    injection: F64
+    """(2, N_VALUES) see `injection`."""
+    inject_map: F32
+    """(2, G) DM map of a unit signal, for injection into the command."""
+    inject_lo: F64
+    """(2, L) modes of a unit signal, for injection into the set points."""
+    inject_ho: F64
+    kalman_lo: Kalman
+    kalman_ho: Kalman
     offset_lo: F32
     """(2, G) map added while the tip/tilt loop is open [DM units]."""
     offset_ho: F32
@@ -198,6 +248,26 @@ class State(NamedTuple):
     held_ho: F32
     command: F32
     """(G,) command in force."""
+    last_lo: F32
+    """(L,) controller output of the frame before."""
+    last_ho: F32
+    charge: F64
+    """(1,) light collected since the last reset, for non-destructive reads [ADU]."""
+    predicted_lo: F32
+    """(L,) Kalman: disturbance expected at the next frame."""
+    predicted_ho: F32
+    scratch_lo: F32
+    """(L,)"""
+    scratch_ho: F32
+    target_lo: F64
+    """(L,) set point with the injected signal."""
+    target_ho: F64
+    injected: F32
+    """(G,) injected part of the command."""
+    inject_scalar: F64
+    """(2,) newest sample of the waveform; the signal after latency."""
+    inject_delay: F64
+    """(n,) circular delay line."""
     mean: F32
     """(A,) running mean of the actuator-space image."""
     variance: F32

@@ -11,15 +11,22 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from baldr_tango.configuration.derived import LoopParameters
 from baldr_tango.configuration.settings import LoopSettings
 from baldr_tango.kernels import loop_data as d
-from baldr_tango.kernels.control import LEAKY, PID
+from baldr_tango.kernels.control import KALMAN, LEAKY, PID
+from baldr_tango.kernels.injection import N_VALUES
 from baldr_tango.kernels.linear import pack
 from baldr_tango.telemetry.ring import TelemetryRing
 
-CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY}
+CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY, "KALMAN": KALMAN}
 """Controllers that the loop knows, by the name of the calibration file."""
 
 MOST_BOXCAR_FRAMES: Final = 1000
 """Longest running mean of the signal that the parameter slots have room for."""
+
+MOST_READS: Final = 64
+"""Longest burst of non-destructive reads."""
+
+MOST_LATENCY: Final = 1023
+"""Longest latency of an injected signal [frames]."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,39 @@ class LoopArrays:
 
 
 def boxcar_weights(frames: int) -> NDArray[np.float32]:
-    """Weights of the running mean of `frames` signals, oldest first, sum 1: ``w_j = j / (b-1)`` normalised.
+    """Weights of the running mean of `frames` signals, oldest first, sum 1: ``w_j = j + 1`` normalised.
 
-    The legacy ramp: the oldest sample has weight 0, so two frames are the same as one.
+    A ramp that favours the newest, like the legacy ``j / (b-1)``, but without its zero for the oldest
+    sample: every frame asked for counts, and two frames differ from one.
     """
-    ramp = np.arange(frames, dtype=np.float64) if frames > 1 else np.ones(1)
+    ramp = np.arange(1, frames + 1, dtype=np.float64)
     return (ramp / ramp.sum()).astype(np.float32)
+
+
+def slope_weights(reads: int) -> NDArray[np.float32]:
+    """Weights that turn equidistant reads, oldest first, into their least-squares slope per read."""
+    if reads < 2:
+        return np.zeros(reads, dtype=np.float32)
+    t = np.arange(reads) - (reads - 1) / 2.0
+    return np.asarray(t / (t @ t), dtype=np.float32)
+
+
+def _burst_weights() -> NDArray[np.float32]:
+    table = np.zeros((MOST_READS, MOST_READS), dtype=np.float32)
+    for reads in range(1, MOST_READS + 1):
+        table[reads - 1, :reads] = slope_weights(reads)
+    return table
+
+
+def _kalman(modes: int) -> d.Kalman:
+    """Identity model with no gain: a regulator that does nothing until it is configured."""
+    identity = np.eye(modes)
+    return d.Kalman(
+        transition=_twice(identity, np.float32),
+        control=_twice(identity, np.float32),
+        measurement=_twice(identity, np.float32),
+        gain=_twice(np.zeros_like(identity), np.float32),
+    )
 
 
 def _twice(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
@@ -129,6 +163,13 @@ def build_parameters(parameters: LoopParameters, settings: LoopSettings) -> d.Pa
         leak_ho=_twice(ho.leak, np.float64),
         lower_ho=_twice(ho.lower, np.float64),
         upper_ho=_twice(ho.upper, np.float64),
+        burst_weights=_twice(_burst_weights(), np.float32),
+        injection=_twice(np.zeros(N_VALUES), np.float64),
+        inject_map=_twice(np.zeros(n_grid), np.float32),
+        inject_lo=_twice(np.zeros_like(lo.kp), np.float64),
+        inject_ho=_twice(np.zeros_like(ho.kp), np.float64),
+        kalman_lo=_kalman(lo.kp.size),
+        kalman_ho=_kalman(ho.kp.size),
         offset_lo=_twice(np.zeros(n_grid), np.float32),
         offset_ho=_twice(np.zeros(n_grid), np.float32),
     )
@@ -152,6 +193,18 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
         held_lo=np.zeros(n_grid, dtype=np.float32),
         held_ho=np.zeros(n_grid, dtype=np.float32),
         command=np.zeros(n_grid, dtype=np.float32),
+        last_lo=np.zeros(n_lo, dtype=np.float32),
+        last_ho=np.zeros(n_ho, dtype=np.float32),
+        charge=np.zeros(1),
+        predicted_lo=np.zeros(n_lo, dtype=np.float32),
+        predicted_ho=np.zeros(n_ho, dtype=np.float32),
+        scratch_lo=np.zeros(n_lo, dtype=np.float32),
+        scratch_ho=np.zeros(n_ho, dtype=np.float32),
+        target_lo=np.zeros(n_lo),
+        target_ho=np.zeros(n_ho),
+        injected=np.zeros(n_grid, dtype=np.float32),
+        inject_scalar=np.zeros(2),
+        inject_delay=np.zeros(MOST_LATENCY + 1),
         mean=np.zeros(n_actuators, dtype=np.float32),
         variance=np.zeros(n_actuators, dtype=np.float32),
     )

@@ -120,4 +120,6 @@ def _slotted(member: Any) -> tuple[NDArray[Any], ...]:
     """Arrays of a `Parameters` member that exist once per slot."""
     if isinstance(member, Matrix):
         return (member.weights, member.taps)
+    if isinstance(member, d.Kalman):
+        return tuple(member)
     return (member,) if member.ndim >= 2 else ()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from baldr_tango.configuration.settings import SimulatorSettings
 from baldr_tango.kernels import plants, simulation
+from baldr_tango.kernels.simulation_streams import StreamTable
 from baldr_tango.names import N_GRID
 from baldr_tango.simulator.linear import no_linear_plant
 from baldr_tango.simulator.optical import no_optical_plant, optical_plant
@@ -65,7 +66,7 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
     streams[0].write(np.full(mirror, 0.5))
     streams[2].write(rng.normal(0, 0.02, mirror))
     posts = [semaphore.address for semaphore in streams[6].semaphores]
-    table = simulation.StreamTable(
+    table = StreamTable(
         descriptors=np.array([[stream.fd for stream in streams]], dtype=np.int64),
         triggers=np.array([streams[5].semaphores[1].address], dtype=np.int64),
         posts=np.array([posts], dtype=np.int64),

@@ -16,6 +16,7 @@ from baldr_tango.errors import BackendError, RequestError, StateError
 from baldr_tango.kernels import simulation
 from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.kernels.plants import TRUTH
+from baldr_tango.kernels.simulation_streams import StreamTable
 from baldr_tango.names import N_GRID
 from baldr_tango.simulator.assembly import InstrumentModel
 from baldr_tango.simulator.streams import InstrumentStreams, dm_channels, no_streams
@@ -249,7 +250,7 @@ class VirtualInstrument:
             write_errors=int(self._counters[simulation.WRITE_ERRORS]),
         )
 
-    def _run(self, table: simulation.StreamTable) -> None:
+    def _run(self, table: StreamTable) -> None:
         priority = self._config.realtime.priority
         if priority > 0:
             # Below the loops: a camera that is late costs nothing, a loop that is late loses frames.
@@ -259,7 +260,7 @@ class VirtualInstrument:
                 _log.info("virtual instrument: normal scheduling (%s)", error.strerror)
         self._serve(table)
 
-    def _serve(self, table: simulation.StreamTable) -> None:
+    def _serve(self, table: StreamTable) -> None:
         model = self._model
         simulation.serve(
             model.is_linear, model.optical, model.linear, model.detector, table,

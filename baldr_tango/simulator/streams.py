@@ -9,7 +9,7 @@ import numpy as np
 from baldr_tango.configuration.runtime import RuntimeConfig
 from baldr_tango.configuration.settings import StreamSettings
 from baldr_tango.errors import ConfigError
-from baldr_tango.kernels.simulation import N_CHANNELS, N_STREAMS, StreamTable
+from baldr_tango.kernels.simulation_streams import N_CHANNELS, N_STREAMS, StreamTable
 from baldr_tango.names import GRID_SIDE
 from baldr_tango.simulator.optics import FRAME_SIDE
 from baldr_tango.simulator.truth import TRUTH_FIELDS, truth_stream

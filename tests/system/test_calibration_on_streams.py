@@ -107,7 +107,7 @@ def test_a_camera_that_stops_ends_the_calibration_and_all_is_put_back(
 
 def test_without_light_there_is_nothing_to_calibrate(directory: Path) -> None:
     config = simulator_config(directory, rate_hz=2000.0, flux_adu=0.0)
-    with VirtualInstrument(config) as instrument, pytest.raises(BackendError, match="beam 1: .*no pupil"):
+    with VirtualInstrument(config) as instrument, pytest.raises(BackendError, match=r"beam 1: .*no pupil"):
         calibrate(config, instrument, frame_rate_hz=2000.0, gain=10.0, settings=QUICK)
 
 

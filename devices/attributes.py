@@ -24,14 +24,18 @@ _ARRAY_TYPES: Final = {int: np.int32, float: np.float64}
 def attribute_members() -> dict[str, attribute]:
     """Return one attribute for each published value, under names that clash with nothing in a device.
 
-    The device reads through its method ``read_value(value)``.
+    The device reads through its method ``read_value(value)``: a value of the attribute's own type, or
+    None for one that does not exist at the moment.
     """
     return {f"_value_{value.name}": _attribute(value) for value in VALUES}
 
 
 def _attribute(value: Value) -> attribute:
     def read(device: Any) -> Any:
-        return on_read(value, device.read_value(value))
+        ready = device.read_value(value)
+        if ready is None:
+            return neutral(value), time.time(), AttrQuality.ATTR_INVALID
+        return ready
 
     return attribute(fget=read, **attribute_options(value))
 
@@ -109,11 +113,3 @@ def on_the_wire(value: Value, raw: Any) -> Any:
     if value.kind is str:
         return tango_text(raw)
     return value.kind(raw)
-
-
-def on_read(value: Value, raw: Any) -> Any:
-    """Return what a read method returns: a value, or a triple that says "invalid"."""
-    ready = on_the_wire(value, raw)
-    if ready is None:
-        return neutral(value), time.time(), AttrQuality.ATTR_INVALID
-    return ready

@@ -17,7 +17,7 @@ from baldr_tango.commands import COMMANDS
 from baldr_tango.errors import BaldrError, StateError
 from baldr_tango.interface import VALUES, Command, Value
 from devices import logs
-from devices.attributes import attribute_members, neutral
+from devices.attributes import attribute_members, neutral, on_the_wire
 from devices.commands import arguments_of, command_members
 from devices.failures import describe, raise_failure
 from devices.properties import beam_number, beam_settings, property_members
@@ -123,11 +123,18 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
 
     def dev_state(self) -> DevState:
         """Answer a client: the state is never older than the question."""
-        return self.state_and_status()[0]
+        return self._answer_client()[0]
 
     def dev_status(self) -> str:
         """Answer a client: the text that belongs to the state."""
-        return self.state_and_status()[1]
+        return self._answer_client()[1]
+
+    def _answer_client(self) -> tuple[DevState, str]:
+        shown = self.state_and_status()
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.notice_state_read(shown)
+        return shown
 
     def read_values(self, names: Iterable[str]) -> Mapping[str, Any]:
         """Return the current values of the named ones; zero or empty while there is no beam."""
@@ -138,8 +145,12 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
         return {**{name: absent[name] for name in names}, "fault_reason": self._failure}
 
     def read_value(self, value: Value) -> Any:
-        """Return the current value of one attribute."""
-        return self.read_values([value.name])[value.name]
+        """Return the current value of one attribute, for a client."""
+        ready = on_the_wire(value, self.read_values([value.name])[value.name])
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.notice_read(value.name, ready)
+        return ready
 
     def run_command(self, entry: Command, given: Any) -> Any:
         """Run a command through the one door, on behalf of the client that is calling."""

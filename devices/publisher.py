@@ -88,6 +88,7 @@ class Publisher:
         self._state = state
         self._log = log
         self._topics = [_Topic(value, _period(value)) for value in VALUES]
+        self._topic_by_name = {topic.value.name: topic for topic in self._topics}
         self._shown: tuple[DevState, str] | None = None
         self._shown_s = 0.0
         self._wake = threading.Event()
@@ -105,6 +106,21 @@ class Publisher:
     def wake(self) -> None:
         """Publish at once what has changed, from any thread, without waiting."""
         self._wake.set()
+
+    def notice_read(self, name: str, value: Any) -> None:
+        """Take note of a value that a client has read, on the wire.
+
+        A new subscriber starts from such a value. When it differs from the last one published, the next
+        one is published even if it is the same again: the subscriber has not seen that.
+        """
+        topic = self._topic_by_name[name]
+        if not same(value, topic.last):
+            topic.last = object()
+
+    def notice_state_read(self, shown: tuple[DevState, str]) -> None:
+        """Take note of state and status that a client has read; see `notice_read`."""
+        if shown != self._shown:
+            self._shown = None
 
     def ask_to_stop(self) -> None:
         """Make the thread end after the event it is pushing."""

@@ -98,9 +98,9 @@ class Statistics:
 
 
 def recent(ring: TelemetryRing, name: str, frames: int) -> NDArray[Any]:
-    """Copy one field of the newest records, at most `frames` of them and at most half the ring."""
+    """Copy one field of the newest records: at most `frames` of them, the horizon and half the ring."""
     stop = ring.write_index
-    start = max(ring.oldest, stop - min(frames, ring.capacity // 2))
+    start = max(ring.oldest, stop - min(frames, ring.horizon, ring.capacity // 2))
     parts = [ring.fields[name][part] for part in ring.slices(start, stop)]
     return np.concatenate(parts) if parts else ring.fields[name][:0].copy()
 

@@ -645,17 +645,20 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
 
 @kernel
 def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
-    """Run the loop until it is asked to stop; return the request (`STOP_FLAT` or `STOP_HOLD`).
+    """Run the loop until it is asked to stop; return the request (`STOP_FLAT`, `STOP_HOLD` or `STOP_RING`).
 
     control : (CONTROL_WORDS,) int64 words shared with Python
     parameters, state, io, ring : see `loop_data`
     """
     counters = state.counters
     semaphore = io.handles[d.CAMERA_SEMAPHORE]
-    drain(semaphore)
-    counters[d.LAST_NUMBER] = -1
-    counters[d.LAST_WAKE_NS] = 0
     adopted = np.int64(-1)
+    if load_acquire(control, d.RESUMED) != 0:
+        adopted = load_acquire(control, d.ADOPTED)
+    else:
+        drain(semaphore)
+        counters[d.LAST_NUMBER] = -1
+        counters[d.LAST_WAKE_NS] = 0
     while True:
         stop = load_acquire(control, d.STOP)
         if stop != 0:

@@ -25,13 +25,17 @@ VERSION: Final = 0
 ADOPTED: Final = 8
 """Version that the loop works with. Written by the loop."""
 STOP: Final = 16
-"""Request to leave the loop: 0, `STOP_FLAT` or `STOP_HOLD`. Written by Python."""
+"""Request to leave the loop: 0 or one of `STOP_*`. Written by Python."""
+RESUMED: Final = 17
+"""1 when the loop is entered again on the same streams: waiting frames and their numbers go on. By Python."""
 CONTROL_WORDS: Final = 24
 
 STOP_FLAT: Final = 1
 """Open the loops, write a flat command, leave."""
 STOP_HOLD: Final = 2
 """Leave at once; the mirror and the controllers stay as they are."""
+STOP_RING: Final = 3
+"""Leave at once, to be entered again with another telemetry ring."""
 
 # Columns of `Parameters.switches`.
 CLOSE_LO: Final = 0

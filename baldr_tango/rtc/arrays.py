@@ -14,7 +14,7 @@ from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.control import KALMAN, LEAKY, PID
 from baldr_tango.kernels.injection import N_VALUES
 from baldr_tango.kernels.linear import pack
-from baldr_tango.telemetry.ring import TelemetryRing
+from baldr_tango.telemetry.ring import TelemetryRing, capacity_for
 
 CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY, "KALMAN": KALMAN}
 """Controllers that the loop knows, by the name of the calibration file."""
@@ -210,6 +210,11 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
     )
 
 
+def ring_arrays(ring: TelemetryRing) -> d.Ring:
+    """Return a ring's arrays as the compiled loop takes them."""
+    return d.Ring(cursor=ring.index, **ring.fields)
+
+
 def build_arrays(parameters: LoopParameters, settings: LoopSettings) -> LoopArrays:
     """Allocate and touch everything the loop needs for one configuration."""
     n_actuators, n_pixels = parameters.pixels_to_actuators.shape
@@ -217,14 +222,15 @@ def build_arrays(parameters: LoopParameters, settings: LoopSettings) -> LoopArra
     n_ho = parameters.reconstructor_ho.shape[0]
     n_grid = parameters.mode_shapes_lo.shape[0]
     ring = TelemetryRing(
-        max(settings.ring_frames, parameters.boxcar + 2),
+        capacity_for(max(settings.ring_frames, parameters.boxcar + 2)),
         {"P": n_pixels, "A": n_actuators, "L": n_lo, "H": n_ho, "G": n_grid},
     )
+    ring.horizon = settings.ring_frames
     return LoopArrays(
         control=np.zeros(d.CONTROL_WORDS, dtype=np.int64),
         parameters=build_parameters(parameters, settings),
         state=build_state(n_pixels, n_actuators, n_lo, n_ho, n_grid),
         ring=ring,
-        ring_arrays=d.Ring(cursor=ring.index, **ring.fields),
+        ring_arrays=ring_arrays(ring),
         frame_shape=parameters.frame_shape,
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -21,9 +22,11 @@ from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.loop import run
 from baldr_tango.rtc.arrays import LoopArrays, build_arrays
+from baldr_tango.rtc.exchange import RingExchange
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
 from baldr_tango.streams import Stream
+from baldr_tango.telemetry.ring import TelemetryRing
 
 WAIT_NS: Final = 20_000_000
 """Longest uninterrupted wait for a frame: bounds the reaction to a command without frames."""
@@ -59,7 +62,7 @@ class RealTimeLoop:
 
     def __init__(self, parameters: LoopParameters, settings: BeamSettings, log: logging.Logger) -> None:
         self.parameters = parameters
-        self.arrays: LoopArrays = build_arrays(parameters, settings.loop)
+        self._exchange = RingExchange(build_arrays(parameters, settings.loop))
         self.slots = ParameterSlots(self.arrays.parameters, self.arrays.control, lambda: self._compiled)
         self.phase = "not started"
         """What the thread is doing, for people."""
@@ -77,6 +80,11 @@ class RealTimeLoop:
         self._streams: _OpenStreams | None = None
         self._thread: threading.Thread | None = None
         self._last_problem = ""
+
+    @property
+    def arrays(self) -> LoopArrays:
+        """Everything that the compiled loop works on."""
+        return self._exchange.arrays
 
     @property
     def is_alive(self) -> bool:
@@ -122,6 +130,23 @@ class RealTimeLoop:
             self._thread.join(timeout_s)
         return not self.is_alive
 
+    def resize_ring(self, capacity: int, timeout_s: float = 1.0) -> TelemetryRing:
+        """Go on with a telemetry ring of another capacity; records, counters and controllers stay.
+
+        The compiled loop comes out at a frame boundary and goes on, on the same streams, with the new ring.
+        Frames that arrive within these microseconds wait; should one be overwritten, it counts as lost.
+
+        Parameters
+        ----------
+        capacity : records that the new ring holds
+        timeout_s : longest wait for the loop
+
+        Raises
+        ------
+        ConfigError, StateError : as `RingExchange.replace`; the ring in force stays.
+        """
+        return self._exchange.replace(capacity, partial(self._ask_to_leave, d.STOP_RING), timeout_s)
+
     def check_streams(self) -> None:
         """Have the streams opened again when another program has re-created or deleted one.
 
@@ -136,9 +161,19 @@ class RealTimeLoop:
             return  # the real-time thread is closing them this moment
         if reason is not None:
             self._log.warning("%s; opening the streams again", reason)
-            with self._requests:
-                if not self._stopping.is_set():
-                    store_release(self.arrays.control, d.STOP, d.STOP_HOLD)
+            self._ask_to_leave(d.STOP_HOLD)
+
+    def _ask_to_leave(self, how: int) -> None:
+        """Have the compiled loop come out, unless it is ending anyway."""
+        with self._requests:
+            if not self._stopping.is_set():
+                store_release(self.arrays.control, d.STOP, how)
+
+    def _let_stay(self) -> None:
+        """Withdraw the request to come out, unless the loop is ending."""
+        with self._requests:
+            if not self._stopping.is_set():
+                store_release(self.arrays.control, d.STOP, 0)
 
     def _live(self) -> None:
         try:
@@ -164,20 +199,17 @@ class RealTimeLoop:
                 with real_time(self._settings.realtime, self._log):
                     # Nothing counts as taken over before the loop has drained old posts and said so.
                     store_release(self.arrays.control, d.ADOPTED, -1)
+                    store_release(self.arrays.control, d.RESUMED, 0)
                     self._compiled = True
-                    left = run(
-                        self.arrays.control,
-                        self.arrays.parameters,
-                        self.arrays.state,
-                        io,
-                        self.arrays.ring_arrays,
-                    )
+                    left = self._run(io)
+                    while left == d.STOP_RING:
+                        self._let_stay()
+                        store_release(self.arrays.control, d.RESUMED, 1)
+                        left = self._run(io)
                     self._compiled = False
             if left == d.STOP_HOLD:
                 self.reopens += 1
-                with self._requests:
-                    if not self._stopping.is_set():
-                        store_release(self.arrays.control, d.STOP, 0)
+                self._let_stay()
         except BackendError as error:
             self._say_problem(str(error))
             self.phase = "waiting for the streams"
@@ -185,6 +217,14 @@ class RealTimeLoop:
         finally:
             self._compiled = False
         return left
+
+    def _run(self, io: d.Io) -> int:
+        """Run the compiled loop on the telemetry ring in force; return why it was left."""
+        arrays = self._exchange.take()
+        try:
+            return int(run(arrays.control, arrays.parameters, arrays.state, io, arrays.ring_arrays))
+        finally:
+            self._exchange.release()
 
     def _say_problem(self, text: str) -> None:
         """Log a change of the streams' availability once."""

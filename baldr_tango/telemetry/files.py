@@ -20,6 +20,7 @@ FORMAT: Final = "baldr-telemetry"
 FORMAT_VERSION: Final = 1
 """Value of the attribute ``format_version``; raised when old readers could misread a file."""
 
+_NAME_ATTEMPTS: Final = 1000
 MEGABYTE: Final = 1_000_000
 
 _NAME: Final = re.compile(r"baldr_beam(?P<beam>\d+)_(?P<time>\d{8}T\d{6}\.\d{3}Z)\.h5")
@@ -34,9 +35,46 @@ def beam_directory(directory: Path | str, beam: int) -> Path:
 
 def file_name(beam: int, utc_ns: int) -> str:
     """Name of the file of a beam that begins at `utc_ns` (nanoseconds since 1970, UTC)."""
+    return f"baldr_beam{beam}_{_stamp(utc_ns)}.h5"
+
+
+def saved_name(beam: int, utc_ns: int, suffix: str) -> str:
+    """Name of a file with the ring's records of a beam, saved at `utc_ns` (nanoseconds since 1970, UTC)."""
+    return f"baldr_beam{beam}_telemetry_{_stamp(utc_ns)}{suffix}"
+
+
+def _stamp(utc_ns: int) -> str:
     seconds, nanoseconds = divmod(utc_ns, 10**9)
     stamp = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y%m%dT%H%M%S")
-    return f"baldr_beam{beam}_{stamp}.{nanoseconds // 10**6:03d}Z.h5"
+    return f"{stamp}.{nanoseconds // 10**6:03d}Z"
+
+
+def reserve(directory: Path, beam: int, utc_ns: int, suffix: str) -> tuple[Path, Path]:
+    """Reserve a name that no other file has and no other writer can get.
+
+    Returns
+    -------
+    an empty hidden file to be written, and the name that `publish` will give it: that of `utc_ns`, or of
+    one of the next milliseconds.
+
+    Raises
+    ------
+    BackendError : files cannot be created in the directory.
+    """
+    for step in range(_NAME_ATTEMPTS):
+        path = directory / saved_name(beam, utc_ns + step * 10**6, suffix)
+        hidden = path.with_name(f".{path.name}.part")
+        try:
+            if not path.exists():
+                hidden.open("x").close()
+                if not path.exists():  # published by another writer between the two looks
+                    return hidden, path
+                hidden.unlink()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BackendError(f"{directory}: no file can be created: {error.strerror}") from error
+    raise BackendError(f"{directory}: no free name for a telemetry file")
 
 
 def list_files(directory: Path | str, beam: int | None = None) -> list[Path]:

@@ -111,12 +111,12 @@ class Recorder:
             self.is_active = False
         return is_complete
 
-    def swap(self, ring: TelemetryRing, stop: int) -> bool:
-        """Go on with all records of another ring, in a new file, after record `stop` of the present one."""
+    def swap(self, ring: TelemetryRing, stop: int, start: int = 0) -> bool:
+        """Finish with record `stop` of this ring and go on with record `start` of another, in a new file."""
         is_complete = self.write(stop) and self._attempt(self._finish)
         with self._lock:
             self._lose(stop)
-            self.ring, self._next = ring, 0
+            self.ring, self._next = ring, start
         return is_complete
 
     def dump(self, stop: int) -> bool:

@@ -52,6 +52,7 @@ class RecordingFile:
     image_every : one raw image of this many records, 0 none.
     compression : ``none``, ``lzf`` or ``gzip``.
     description : texts and numbers become attributes, arrays datasets below ``reference``.
+    path : file to be written instead of a new one named by the time; it may exist.
 
     Raises
     ------
@@ -68,6 +69,7 @@ class RecordingFile:
         image_every: int,
         compression: str,
         description: Description,
+        path: Path | None = None,
     ) -> None:
         self.ring = ring
         self.rows = 0
@@ -82,14 +84,15 @@ class RecordingFile:
         self._columns: dict[str, h5py.h5d.DatasetID] = {}
         self._chunk_bytes = 0
         self._row_bytes = 0
-        hidden = directory / f".{file_name(beam, time.time_ns())}.{os.getpid()}.new"
-        self._file = h5py.File(hidden, "x", libver=("v110", "v110"), locking="best-effort")
+        hidden = path or directory / f".{file_name(beam, time.time_ns())}.{os.getpid()}.new"
+        mode = "w" if path else "x"
+        self._file = h5py.File(hidden, mode, libver=("v110", "v110"), locking="best-effort")
         try:
             self._reserve(_METADATA_BYTES)
             self._describe(beam, fields, description)
             self._create(fields)
             self._file.swmr_mode = True
-            self.path = _publish(hidden, directory, beam)
+            self.path = path or _publish(hidden, directory, beam)
         except BaseException:
             self.abandon()
             hidden.unlink(missing_ok=True)

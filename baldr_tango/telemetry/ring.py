@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from baldr_tango.errors import ConfigError, RequestError
 from baldr_tango.kernels.atomics import fence, load_acquire, store_release
 from baldr_tango.telemetry.fields import FIELD_BY_NAME, SIZE_KEYS, TELEMETRY_FIELDS
+
+_PIECE: Final = 256  # records copied at a time
+_LEAST_SPARE: Final = 64
+
+
+def capacity_for(horizon: int) -> int:
+    """Records of a ring whose newest `horizon` records can be copied while the loop goes on.
+
+    A sixteenth more than is looked back over: time for the copying thread to get a processor.
+    """
+    return horizon + max(_LEAST_SPARE, horizon // 16)
 
 
 class TelemetryRing:
@@ -24,13 +35,14 @@ class TelemetryRing:
     ----------
     capacity : records kept, at least 2.
     sizes : length of the vector fields by size key (see `SIZE_KEYS`), each at least 1.
+    first : number of the first record that will be written.
 
     Raises
     ------
     ConfigError : a capacity or a size is missing or out of range.
     """
 
-    def __init__(self, capacity: int, sizes: Mapping[str, int]) -> None:
+    def __init__(self, capacity: int, sizes: Mapping[str, int], *, first: int = 0) -> None:
         if capacity < 2:
             raise ConfigError(f"telemetry ring: capacity {capacity} records, expected at least 2")
         for key, meaning in SIZE_KEYS.items():
@@ -47,6 +59,9 @@ class TelemetryRing:
             array.fill(0)  # touches every page: the loop must not fault while it runs
             self.fields[field.name] = array
         self.index: NDArray[np.int64] = np.zeros(8, dtype=np.int64)  # a cache line of its own
+        self.index[0] = first
+        self._first = first  # no record before this one was ever here
+        self._horizon = self.capacity - 1
 
     @property
     def write_index(self) -> int:
@@ -56,7 +71,26 @@ class TelemetryRing:
     @property
     def oldest(self) -> int:
         """Oldest record that can be read now."""
-        return max(0, self.write_index - self.capacity + 1)
+        return max(self._first, self.write_index - self.capacity + 1)
+
+    @property
+    def horizon(self) -> int:
+        """Newest records that savings, polls and averages look back over, at most ``capacity - 1``."""
+        return self._horizon
+
+    @horizon.setter
+    def horizon(self, records: int) -> None:
+        if not 1 <= records < self.capacity:
+            raise RequestError(
+                f"telemetry ring: horizon {records} records, expected 1 to {self.capacity - 1}"
+            )
+        self._horizon = int(records)
+
+    @property
+    def available(self) -> int:
+        """Records that can be read now, within the horizon."""
+        written = self.write_index
+        return min(written - max(self._first, written - self.capacity + 1), self._horizon)
 
     @property
     def record_nbytes(self) -> int:
@@ -115,6 +149,56 @@ class TelemetryRing:
             fence()
             if written == 0 or self.oldest < written:
                 return value
+
+    def copied(self, capacity: int, newest: int | None = None) -> TelemetryRing:
+        """Copy the newest records into a new ring, piece by piece; the loop goes on meanwhile.
+
+        Records keep their numbers; the new ring looks back as far as it can.
+
+        Parameters
+        ----------
+        capacity : records that the new ring holds.
+        newest : records to copy at most; by default all that the new ring can give back.
+
+        Raises
+        ------
+        ConfigError : the capacity is too small.
+        """
+        stop = self.write_index
+        count = min(capacity - 1, capacity if newest is None else newest)
+        start = max(self.oldest, stop - count)
+        new = TelemetryRing(capacity, self.sizes, first=start)
+        new.follow(self, stop)
+        return new
+
+    def follow(self, other: TelemetryRing, stop: int | None = None) -> None:
+        """Take over from another ring the records that came after those that are here.
+
+        Not to be used on a ring that the loop fills. What `other` has lost by now is left out, together with
+        everything before.
+
+        Parameters
+        ----------
+        other : a ring of the same sizes.
+        stop : first record not to be taken; by default all are.
+        """
+        last = other.write_index if stop is None else stop
+        record = self.write_index
+        while record < last:
+            oldest = other.oldest
+            if oldest > record:
+                self._first = record = min(oldest, last)
+                continue
+            here, there = record % self.capacity, record % other.capacity
+            count = min(last - record, self.capacity - here, other.capacity - there, _PIECE)
+            for name, array in self.fields.items():
+                array[here : here + count] = other.fields[name][there : there + count]
+            fence()
+            overwritten = other.oldest  # by the loop, while we copied
+            if overwritten > record:
+                self._first = min(overwritten, last)
+            record = max(record + count, min(overwritten, last))
+        store_release(self.index, 0, max(last, self.write_index))
 
     def append(self, **values: ArrayLike) -> None:
         """Write one record from Python; fields that are not given become 0. Not to be used beside the loop.

@@ -142,15 +142,21 @@ class TelemetryWriter:
                 work = self._recorder.begin if on else self._recorder.end
                 self._put(partial(work, self._ring.write_index))
 
-    def replace_ring(self, ring: TelemetryRing) -> None:
-        """Go on with another ring (a new configuration), in a new file; does not wait.
+    def replace_ring(self, ring: TelemetryRing, *, continued: bool = False) -> None:
+        """Go on with another ring, in a new file; does not wait.
 
-        What the old ring holds is still written. Of the new ring every record is taken.
+        What the old ring holds is still written.
+
+        Parameters
+        ----------
+        ring : the new ring, which the loop fills already.
+        continued : it holds the records of the old one and goes on with their numbers (another capacity);
+            otherwise every record of it is taken (a new configuration).
         """
         with self._lock:
             stop, self._ring = self._ring.write_index, ring
             if self._is_alive():
-                self._put(partial(self._recorder.swap, ring, stop))
+                self._put(partial(self._recorder.swap, ring, stop, stop if continued else 0))
 
     def flush(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Write everything up to now and wait until it is on the disk.

@@ -73,6 +73,8 @@ def run(name: str, arguments: list[Json], execute: Execute) -> str:
         if isinstance(result, str) and name.lower() == "exit":
             return result
         return encode(result)
+    except RequestError as error:
+        return error_reply(error.text, error.details)
     except BaldrError as error:
         return error_reply(str(error))
     except Exception as error:
@@ -80,9 +82,12 @@ def run(name: str, arguments: list[Json], execute: Execute) -> str:
         return error_reply(f"{name}: {type(error).__name__}: {error}")
 
 
-def error_reply(text: str) -> str:
-    """Word a failure; ``ok`` is false because the back-end server takes any other object as success."""
-    return encode({"ok": False, "error": text})
+def error_reply(text: str, details: Mapping[str, Any] | None = None) -> str:
+    """Word a failure; ``ok`` is false because the back-end server takes any other object as success.
+
+    details : further keys of the reply.
+    """
+    return encode({**(details or {}), "ok": False, "error": text})
 
 
 def encode(value: Any) -> str:

@@ -41,17 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def baldr_server(arguments: Sequence[str] | None = None) -> int:
     """Run ``baldr-server``: the same server, for people; return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        tango_arguments = _prepare(options)
+        given = tango_arguments(options)
     except BaldrError as error:
         sys.stderr.write(f"baldr-server: {error}\n")
         return 1
-    main(tango_arguments)
+    main(given)
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> list[str]:
+def tango_arguments(options: argparse.Namespace) -> list[str]:
     """Set the environment that the devices start from, register them; return Tango's arguments."""
     file = options.config or shipped_config()
     config = load_runtime(file, state=options.state)
@@ -104,29 +104,30 @@ def _say_names(devices: list[str], host: str, port: int) -> None:
     sys.stdout.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of ``baldr-server``."""
+    found = argparse.ArgumentParser(
         prog="baldr-server",
         description="Tango device server BaldrRTC. Device properties win over the options given here.",
     )
-    parser.add_argument("instance", nargs="?", help="server instance (default: instrument.server_instance)")
-    parser.add_argument("--beam", type=int, action="append", metavar="N", help="serve beam N; repeatable")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="runtime file (default: the shipped one)")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="in place of instrument.state")
-    parser.add_argument(
+    found.add_argument("instance", nargs="?", help="server instance (default: instrument.server_instance)")
+    found.add_argument("--beam", type=int, action="append", metavar="N", help="serve beam N; repeatable")
+    found.add_argument("--config", type=Path, metavar="FILE", help="runtime file (default: the shipped one)")
+    found.add_argument("--state", type=Path, metavar="DIR", help="in place of instrument.state")
+    found.add_argument(
         "--socket",
         metavar="ENDPOINT",
         help="commander endpoint in place of the configured one; {beam} is replaced; none: no commander",
     )
-    parser.add_argument("--nodb", "-nodb", action="store_true", help="run without a Tango database")
-    parser.add_argument("--host", default="127.0.0.1", help="interface on which Tango listens (%(default)s)")
-    parser.add_argument(
+    found.add_argument("--nodb", "-nodb", action="store_true", help="run without a Tango database")
+    found.add_argument("--host", default="127.0.0.1", help="interface on which Tango listens (%(default)s)")
+    found.add_argument(
         "--port", type=int, metavar="PORT", help=f"TCP port of Tango (default: free; {NODB_PORT} with --nodb)"
     )
-    parser.add_argument(
+    found.add_argument(
         "--verbose", "-v", action="count", default=0, help="log to the console through Tango; repeatable"
     )
-    return parser
+    return found
 
 
 if __name__ == "__main__":

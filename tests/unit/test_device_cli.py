@@ -22,8 +22,8 @@ from devices.cli.runfile import RunFile, read_run_file
 from devices.cli.table import beam_table, plain_line, problems
 from devices.database import open_database
 from devices.processes import ChildProcess, Deadline
-from devices.server import _parser as server_parser
-from devices.server import _prepare, default_instance
+from devices.server import default_instance, tango_arguments
+from devices.server import parser as server_parser
 
 MEANS = SimpleNamespace(open_loop_rms_nm=120.4, opd_rms_nm=35.2, open_loop_strehl=0.81, strehl=0.982)
 VALUES = {
@@ -129,7 +129,7 @@ def test_a_child_leaves_its_last_words_when_it_fails(tmp_path: Path) -> None:
 
 
 def test_a_child_is_asked_to_stop_and_killed_when_it_does_not(tmp_path: Path) -> None:
-    ready = "import sys; print('ready', flush=True); sys.stdin.close(); import time; time.sleep(600)"
+    ready = "import signal; print('ready', flush=True); signal.pause()"
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + ready
     for code, asked_is_enough in ((ready, True), (deaf, False)):
         child = ChildProcess("child", [sys.executable, "-c", code], tmp_path / "child.log")
@@ -142,10 +142,10 @@ def test_a_child_is_asked_to_stop_and_killed_when_it_does_not(tmp_path: Path) ->
 
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from devices.processes import ChildProcess; "
-        "child = ChildProcess('c', [sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(600)'],"
-        " Path(sys.argv[1])); "
-        "print(child.pid, flush=True); time.sleep(600)"
+        "import signal, sys; from pathlib import Path; from devices.processes import ChildProcess; "
+        "code = 'import signal; print(1, flush=True); signal.pause()'; "
+        "child = ChildProcess('c', [sys.executable, '-c', code], Path(sys.argv[1])); "
+        "print(child.pid, flush=True); signal.pause()"
     )
     log = tmp_path / "parent.log"
     parent = ChildProcess("parent", [sys.executable, "-c", code, str(tmp_path / "c.log")], log)
@@ -169,10 +169,13 @@ def _is_alive(pid: int) -> bool:
 
 
 def test_a_deadline_says_what_did_not_happen() -> None:
-    deadline = Deadline(0.0, "the mirror did not move")
-    with pytest.raises(BackendError, match=r"the mirror did not move within 0 s"):
-        for _ in range(1000):
+    def wait_forever() -> None:
+        deadline = Deadline(0.0, "the mirror did not move")
+        while True:
             deadline.pause()
+
+    with pytest.raises(BackendError, match=r"the mirror did not move within 0 s"):
+        wait_forever()
 
 
 @pytest.mark.parametrize("host", ["nowhere", "host:port", ":1"])
@@ -208,12 +211,14 @@ def test_the_server_without_database_gets_its_devices_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("BALDR_CONFIG", "BALDR_STATE", "BALDR_COMMANDER"):
-        monkeypatch.setenv(name, "")  # restored at the end, with what _prepare writes
+        monkeypatch.setenv(name, "")  # restored at the end, with what the function writes
     options = server_parser().parse_args(
-        ["lab", "--nodb", "--port", "4567", "--beam", "1", "--beam", "3", "--state", str(tmp_path), "-v"]
-        + ["--socket", "tcp://127.0.0.1:700{beam}"]
+        [
+            *("lab", "--nodb", "--port", "4567", "--beam", "1", "--beam", "3", "--state", str(tmp_path)),
+            *("-v", "--socket", "tcp://127.0.0.1:700{beam}"),
+        ]
     )
-    arguments = _prepare(options)
+    arguments = tango_arguments(options)
     assert arguments[0] == "lab"
     assert arguments[arguments.index("-dlist") + 1] == "BaldrBeam::asgard/baldr/1,BaldrBeam::asgard/baldr/3"
     assert arguments[-1] == "giop:tcp:127.0.0.1:4567", "loopback unless told otherwise"
@@ -225,7 +230,7 @@ def test_the_server_without_database_gets_its_devices_on_the_command_line(
 def test_one_endpoint_for_several_beams_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     options = server_parser().parse_args(["--nodb", "--socket", "tcp://127.0.0.1:7000"])
     with pytest.raises(ConfigError, match="--socket"):
-        _prepare(options)
+        tango_arguments(options)
 
 
 def test_a_server_of_some_beams_has_an_instance_name_of_its_own() -> None:

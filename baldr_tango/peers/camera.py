@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final
 
 from baldr_tango.errors import BackendError
 from baldr_tango.peers.connection import connection
+from baldr_tango.peers.health import Health
+
+FPS: Final = "fps raw"
+GAIN: Final = "gain raw"
+NBREADWORESET: Final = "nbreadworeset raw"
+"""Questions to the camera's command line, in the form whose answer is a bare number."""
 
 _NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -26,14 +34,14 @@ class CameraClient:
     def __init__(self, endpoint: str, timeout_s: float = 1.0) -> None:
         self.endpoint = endpoint
         self.timeout_s = timeout_s
-        self._connection = connection(endpoint, "camera server")
+        self.connection = connection(endpoint, "camera server")
         self._is_open = True
 
     def close(self) -> None:
         """Release the connection."""
         if self._is_open:
             self._is_open = False
-            self._connection.close()
+            self.connection.close()
 
     def __enter__(self) -> CameraClient:
         return self
@@ -43,24 +51,46 @@ class CameraClient:
     ) -> None:
         self.close()
 
+    @property
+    def health(self) -> Health:
+        """How the server is doing."""
+        return self.connection.health
+
     def raw(self, request: str, timeout_s: float | None = None) -> str:
         """Send a commander request as it is; return the reply as it is.
 
         Raises `BackendError` when no reply comes within the time-out.
         """
-        reply = self._connection.request(request.encode(), timeout_s or self.timeout_s)
+        reply = self.connection.request(request.encode(), timeout_s or self.timeout_s)
         return reply.decode("utf-8", "replace")
 
     def cli_raw(self, text: str, timeout_s: float | None = None) -> str:
         """Send a command to the camera's command line; return the server's reply, JSON text as sent."""
-        return self.raw(f"cli {json.dumps(text, ensure_ascii=False)}", timeout_s)
+        return self.raw(cli_request(text).decode(), timeout_s)
 
     def cli(self, text: str, timeout_s: float | None = None) -> str:
         """Send a command to the camera's command line; return what the camera printed.
 
         Raises `BackendError` when the server reports an error or does not answer.
         """
-        reply = self.cli_raw(text, timeout_s)
+        return self.submit_cli(text, timeout_s).result()
+
+    def submit_cli(
+        self,
+        text: str,
+        timeout_s: float | None = None,
+        *,
+        callback: Callable[[Future[str]], object] | None = None,
+    ) -> Future[str]:
+        """Send a command like `cli`, without waiting; see `Connection.submit`."""
+        return self.connection.submit(
+            cli_request(text),
+            timeout_s or self.timeout_s,
+            decode=lambda reply: self._answer(text, reply.decode("utf-8", "replace")),
+            callback=callback,
+        )
+
+    def _answer(self, text: str, reply: str) -> str:
         answer = decode_reply(reply)
         if _is_error(answer):
             raise BackendError(f"camera server at {self.endpoint}: {text!r} failed: {reply.strip()}")
@@ -68,24 +98,29 @@ class CameraClient:
 
     def fps(self) -> float:
         """Ask for the frame rate [Hz]."""
-        return self._number("fps raw")
+        return self.number(self.cli(FPS), FPS)
 
     def gain(self) -> float:
         """Ask for the detector gain."""
-        return self._number("gain raw")
+        return self.number(self.cli(GAIN), GAIN)
 
     def nbreadworeset(self) -> int:
         """Ask for the number of non-destructive reads between two resets."""
-        return round(self._number("nbreadworeset raw"))
+        return round(self.number(self.cli(NBREADWORESET), NBREADWORESET))
 
-    def _number(self, question: str) -> float:
-        answer = self.cli(question)
+    def number(self, answer: str, question: str) -> float:
+        """Return the number in the camera's answer; `BackendError` when there is none."""
         try:
             return first_number(answer)
         except ValueError:
             raise BackendError(
                 f"camera server at {self.endpoint}: no number in the reply {answer!r} to {question!r}"
             ) from None
+
+
+def cli_request(text: str) -> bytes:
+    """Return the request that passes a text on to the camera's command line."""
+    return f"cli {json.dumps(text, ensure_ascii=False)}".encode()
 
 
 def decode_reply(reply: str) -> Any:

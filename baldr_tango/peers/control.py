@@ -22,11 +22,15 @@ class ControlClient:
     ----------
     mds : ZMQ endpoint of the MDS.
     mask : name of the phase mask that goes in, for instance "H3".
-    timeout_s : longest wait for one move [s].
+    timeout_s : longest wait for a reply [s].
+    move_timeout_s : longest wait for the end of one move [s].
     """
 
-    def __init__(self, mds: str, mask: str = "H3", timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, mds: str, mask: str = "H3", timeout_s: float = 10.0, move_timeout_s: float = 60.0
+    ) -> None:
         self.mask = mask
+        self._move_timeout_s = move_timeout_s
         self._mds = MdsClient(mds, timeout_s)
 
     def close(self) -> None:
@@ -46,11 +50,14 @@ class ControlClient:
         self._mds.ask(f"{'on' if on else 'off'} {LAMP}")
 
     def move_mask(self, beam: int, in_: bool) -> None:
-        """Put the phase mask of `beam` in, or 200 um beside; `BackendError` when the MDS refuses."""
+        """Put the phase mask of `beam` in, or 200 um beside, and wait until it stands still.
+
+        Raises `BackendError` when the MDS refuses or the stage does not arrive.
+        """
         # Both begin at the mask: out twice is not twice as far, where the next mask may be.
-        self._mds.ask(f"fpm_movetomask phasemask{beam} {self.mask}")
+        self._mds.move_to_mask(beam, self.mask, timeout_s=self._move_timeout_s).result()
         if not in_:
-            self._mds.ask(f"moverel BMX{beam} {OUT_UM}")
+            self._mds.move_by(f"BMX{beam}", OUT_UM, timeout_s=self._move_timeout_s).result()
 
     def set_turbulence(self, on: bool, beam: int | None = None) -> None:
         """Switch the virtual instrument's turbulence, for one beam or all.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from baldr_tango.errors import BackendError, RequestError
 from baldr_tango.peers.connection import connection
+from baldr_tango.peers.health import Health
+from baldr_tango.peers.moves import Move, Positions
+from baldr_tango.peers.operation import Operation
 
 _LETHAL: Final = {"fpm_readpos": "use 'read BMXn' and 'read BMYn'"}
 """Requests that end the MDS process (it adds a newline to a list)."""
@@ -18,20 +24,20 @@ class MdsClient:
     Parameters
     ----------
     endpoint : ZMQ endpoint of the server.
-    timeout_s : longest wait for a reply [s]. The MDS answers a move when it has ended.
+    timeout_s : longest wait for a reply [s]. While one motor moves, the MDS may answer nobody.
     """
 
     def __init__(self, endpoint: str, timeout_s: float = 1.0) -> None:
         self.endpoint = endpoint
         self.timeout_s = timeout_s
-        self._connection = connection(endpoint, "MDS")
+        self.connection = connection(endpoint, "MDS")
         self._is_open = True
 
     def close(self) -> None:
         """Release the connection."""
         if self._is_open:
             self._is_open = False
-            self._connection.close()
+            self.connection.close()
 
     def __enter__(self) -> MdsClient:
         return self
@@ -40,6 +46,11 @@ class MdsClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def health(self) -> Health:
+        """How the server is doing."""
+        return self.connection.health
 
     def raw(self, text: str, timeout_s: float | None = None) -> str:
         """Send a text; return the reply as it is, with its newline.
@@ -53,24 +64,81 @@ class MdsClient:
         BackendError
             When no reply comes within the time-out.
         """
-        request = text.strip(" \t\r\n\0")
-        if not request:
-            raise RequestError("empty MDS command; expected for example 'on SBB' or 'read BMX1'")
-        word = request.split()[0]
-        if word in _LETHAL:
-            raise RequestError(f"MDS command {word} would end the MDS; {_LETHAL[word]}")
-        if request.startswith("{"):
-            request += "\0"
-        reply = self._connection.request(request.encode(), timeout_s or self.timeout_s)
-        return reply.decode("utf-8", "replace")
+        return self.connection.submit(
+            _payload(text), timeout_s or self.timeout_s, decode=lambda reply: reply.decode("utf-8", "replace")
+        ).result()
+
+    def submit(
+        self,
+        text: str,
+        timeout_s: float | None = None,
+        *,
+        callback: Callable[[Future[str]], object] | None = None,
+    ) -> Future[str]:
+        """Send a text like `send`, without waiting; see `Connection.submit`."""
+        return self.connection.submit(
+            _payload(text), timeout_s or self.timeout_s, decode=_without_end, callback=callback
+        )
 
     def send(self, text: str, timeout_s: float | None = None) -> str:
         """Send a text; return the reply without the trailing newline and NUL."""
-        return self.raw(text, timeout_s).rstrip(" \r\n\0")
+        return self.submit(text, timeout_s).result()
 
     def ask(self, text: str, timeout_s: float | None = None) -> str:
         """Send a text; return the reply like `send`, or raise `BackendError` when the MDS refuses."""
-        reply = self.send(text, timeout_s)
+        return self.accepted(text, self.send(text, timeout_s))
+
+    def accepted(self, text: str, reply: str) -> str:
+        """Return the reply to `text`, or raise `BackendError` when it is a refusal."""
         if reply.startswith("NACK"):
             raise BackendError(f"MDS at {self.endpoint} refused {text!r}: {reply}")
         return reply
+
+    def position(self, axis: str, reply: str) -> float:
+        """Return the number in the reply to ``read <axis>``; `BackendError` when there is none."""
+        text = f"read {axis}"
+        try:
+            position = float(self.accepted(text, reply))
+        except ValueError:
+            position = math.nan
+        if not math.isfinite(position):
+            raise BackendError(f"MDS at {self.endpoint}: no position in the reply {reply!r} to {text!r}")
+        return position
+
+    def move_to(self, axis: str, position: float, **how: Any) -> Operation[Positions]:
+        """Move an axis to a position [um for BMXn, BMYn]; see `Move` for `how` and the result."""
+        return Move(self, f"moveabs {axis} {_decimal(position)}", {axis: position}, **how).start()
+
+    def move_by(self, axis: str, distance: float, **how: Any) -> Operation[Positions]:
+        """Move an axis by a distance [um for BMXn, BMYn]; see `Move` for `how` and the result."""
+        return Move(self, f"moverel {axis} {_decimal(distance)}", {axis: distance}, **how).start(
+            relative=True
+        )
+
+    def move_to_mask(self, beam: int, mask: str, **how: Any) -> Operation[Positions]:
+        """Move the phase-mask stage of a beam to a mask by its name; see `Move` for `how` and the result."""
+        axes: dict[str, float | None] = {f"BMX{beam}": None, f"BMY{beam}": None}
+        return Move(self, f"fpm_movetomask phasemask{beam} {mask}", axes, **how).start()
+
+
+def _payload(text: str) -> bytes:
+    request = text.strip(" \t\r\n\0")
+    if not request:
+        raise RequestError("empty MDS command; expected for example 'on SBB' or 'read BMX1'")
+    word = request.split()[0]
+    if word in _LETHAL:
+        raise RequestError(f"MDS command {word} would end the MDS; {_LETHAL[word]}")
+    if request.startswith("{"):
+        request += "\0"
+    return request.encode()
+
+
+def _without_end(reply: bytes) -> str:
+    return reply.decode("utf-8", "replace").rstrip(" \r\n\0")
+
+
+def _decimal(value: float) -> str:
+    """Write a number with the decimal point without which the MDS does not recognise it."""
+    if not math.isfinite(value):
+        raise RequestError(f"position: expected a finite number, found {value!r}")
+    return f"{value:.4f}"

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.linear import copy
 
 PID: Final = 0
 LEAKY: Final = 1
@@ -118,7 +119,7 @@ def kalman_step(
     _matvec_add(gain, scratch, one, predicted)
     output[:] = np.float32(0.0)
     _matvec_add(transition, predicted, one, output)
-    predicted[:] = output
+    copy(output, predicted)
     for i in range(output.size):
         output[i] = np.float32(min(max(np.float64(output[i]), lower[i]), upper[i]))
 
@@ -152,12 +153,23 @@ def limit_modes(
 
 
 @kernel
+def count_set(flags: Any) -> int:
+    """Count the elements that are not 0."""
+    total = 0
+    for i in range(flags.size):
+        if flags[i] != 0:
+            total += 1
+    return total
+
+
+@kernel
 def largest(values: Any) -> float:
     """Largest absolute value; infinity if any value is not finite."""
     peak = 0.0
     for i in range(values.size):
         size = abs(np.float64(values[i]))
-        if not np.isfinite(size):
+        # A comparison, not isfinite(): that is computed as size - size and may be optimised away.
+        if not size < np.inf:
             return np.inf
         peak = max(peak, size)
     return peak

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.linear import copy
 
 
 @kernel
@@ -76,7 +77,7 @@ def repair_with_median(image: Any, bad_pixels: Any, scratch: Any) -> float:
     The legacy rule (baldr rtc step 4). image : (P,) float32, changed in place; bad_pixels : (k,) flat
     indices; scratch : (P,) float32, overwritten.
     """
-    scratch[:] = image
+    copy(image, scratch)
     value = median(scratch)
     for k in range(bad_pixels.size):
         image[bad_pixels[k]] = value

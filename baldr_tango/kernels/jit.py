@@ -35,8 +35,28 @@ def _cache_directory() -> Path:
 if not JIT_DISABLED:
     numba_config.CACHE_DIR = str(_cache_directory())  # type: ignore[attr-defined]
 
-kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
-"""Compile a function for the real-time path: no GIL, cached on disk, guards intact."""
+_FAST: Final = {"reassoc", "contract", "arcp", "nsz"}
 
-exact_kernel: Any = numba.njit(nogil=True, cache=True)
-"""Compile a function whose floating-point order must stay as written."""
+kernel: Any = numba.njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
+"""Compile a function for the real-time path: no GIL, cached on disk, guards intact.
+
+``_nrt=False`` leaves out numba's reference counts. They cost the loop more than all its arithmetic: two
+thousand calls per frame for the arrays of its argument groups. In return nothing may be allocated, which
+the compiler now checks; the arrays belong to the Python caller.
+"""
+
+allocating_kernel: Any = numba.njit(nogil=True, cache=True, fastmath=_FAST)
+"""As `kernel`, for a function that allocates its work space before it enters its loop."""
+
+exact_kernel: Any = numba.njit(nogil=True, cache=True, _nrt=False, fastmath=False)
+"""Compile a function whose floating-point order must stay as written.
+
+Said explicitly: without it numba hands down the flags of the first caller, and keeps them in the cache.
+"""
+
+part_of_kernel: Any = numba.njit(inline="always")
+"""A part of a kernel that takes whole groups of arrays.
+
+Groups have hundreds of members for the compiler. Handing them from function to function costs more than
+the work itself: microseconds per frame, minutes of compilation. Such parts are pasted into their caller.
+"""

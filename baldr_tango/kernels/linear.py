@@ -74,6 +74,13 @@ def unpack(matrix: Matrix, columns: int, slot: int = 0) -> NDArray[np.float32]:
 
 
 @kernel
+def copy(source: Any, out: Any) -> None:
+    """Copy an array into another of the same size (a slice assignment would need memory to be allocated)."""
+    for i in range(out.size):
+        out[i] = source[i]
+
+
+@kernel
 def multiply(matrix: Any, slot: int, x: Any, out: Any) -> None:
     """Compute ``out = matrix @ x``.
 

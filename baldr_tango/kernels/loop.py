@@ -16,6 +16,7 @@ from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.kernels.control import (
     KALMAN,
     LEAKY,
+    count_set,
     kalman_step,
     largest,
     leaky_step,
@@ -34,7 +35,7 @@ from baldr_tango.kernels.frame import (
     subtract_dark,
 )
 from baldr_tango.kernels.injection import DEFAULT_SEED, PRBS, gated, prbs_step
-from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.jit import kernel, part_of_kernel
 from baldr_tango.kernels.libc import (
     address_of,
     monotonic_ns,
@@ -45,7 +46,7 @@ from baldr_tango.kernels.libc import (
     sem_wait_until,
     sleep_until_ns,
 )
-from baldr_tango.kernels.linear import multiply
+from baldr_tango.kernels.linear import copy, multiply
 
 _POST_CAP = 10
 _PAUSE_NS = 2_000_000
@@ -59,7 +60,7 @@ _TORN = 1
 _SHORT = 2
 
 
-@kernel
+@part_of_kernel
 def read_frame(io: Any) -> int:
     """Copy the camera stream into ``io.frame_words``; return 0, 1 (torn) or 2 (the file is too short).
 
@@ -84,7 +85,7 @@ def read_frame(io: Any) -> int:
     return _TORN
 
 
-@kernel
+@part_of_kernel
 def write_command(io: Any, state: Any, command: Any) -> None:
     """Put a map into the DM channel and wake whoever waits for it.
 
@@ -108,7 +109,7 @@ def write_command(io: Any, state: Any, command: Any) -> None:
     for k in range(io.dm_semaphores.size):
         sem_post_capped(io.dm_semaphores[k], _POST_CAP)
     sem_post_capped(io.handles[d.TRIGGER_SEMAPHORE], _POST_CAP)
-    state.command[:] = command
+    copy(command, state.command)
     state.counters[d.WRITES] += 1
 
 
@@ -119,7 +120,7 @@ def drain(semaphore: int) -> None:
         pass
 
 
-@kernel
+@part_of_kernel
 def reset_lo(state: Any) -> None:
     """Bring the tip/tilt controller to its zero state."""
     state.integral_lo[:] = 0.0
@@ -129,7 +130,7 @@ def reset_lo(state: Any) -> None:
     state.held_lo[:] = np.float32(0.0)
 
 
-@kernel
+@part_of_kernel
 def reset_ho(state: Any) -> None:
     """Bring the high-order controller to its zero state; muted modes speak again."""
     state.integral_ho[:] = 0.0
@@ -142,7 +143,7 @@ def reset_ho(state: Any) -> None:
     state.counters[d.MUTED] = 0
 
 
-@kernel
+@part_of_kernel
 def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
     """Compute the DM command ``-(c_LO + c_HO) + c_inj`` plus the offsets of the open loops.
 
@@ -159,7 +160,7 @@ def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
         out[i] = value
 
 
-@kernel
+@part_of_kernel
 def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> bool:
     """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
 
@@ -185,7 +186,7 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> 
     return False
 
 
-@kernel
+@part_of_kernel
 def disarm(state: Any, switches: Any) -> None:
     """Bring the signal injection to its start: nothing sent, nothing delayed."""
     counters = state.counters
@@ -199,7 +200,7 @@ def disarm(state: Any, switches: Any) -> None:
     state.injected[:] = np.float32(0.0)
 
 
-@kernel
+@part_of_kernel
 def inject(parameters: Any, state: Any, slot: int) -> float:
     """Advance the injected signal to this frame and return it; 0 while injection is off.
 
@@ -232,7 +233,7 @@ def inject(parameters: Any, state: Any, slot: int) -> float:
     return state.inject_delay[(index - latency) % length] if index >= latency else 0.0
 
 
-@kernel
+@part_of_kernel
 def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injected: Any) -> None:
     """Set this frame's set points and injected map from the injected signal.
 
@@ -243,8 +244,8 @@ def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injec
     moves = switches[d.INJECT] != 0 and switches[d.INJECT_SET_POINT] != 0
     move_lo = moves and branch != d.INJECT_HO and state.counters[d.LO_CLOSED] != 0
     move_ho = moves and branch != d.INJECT_LO and state.counters[d.HO_CLOSED] != 0
-    state.target_lo[:] = parameters.set_point_lo[slot]
-    state.target_ho[:] = parameters.set_point_ho[slot]
+    copy(parameters.set_point_lo[slot], state.target_lo)
+    copy(parameters.set_point_ho[slot], state.target_ho)
     if move_lo:
         for i in range(state.target_lo.size):
             state.target_lo[i] += signal * parameters.inject_lo[slot, i]
@@ -259,7 +260,7 @@ def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injec
         state.injected[i] = np.float32(0.0) if moves else value
 
 
-@kernel
+@part_of_kernel
 def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
     """Take over a new set of parameters at a frame boundary.
 
@@ -304,7 +305,7 @@ def same_pixels(a: Any, b: Any) -> bool:
     return True
 
 
-@kernel
+@part_of_kernel
 def number_frame(state: Any, count: int, raw: Any, last_raw: Any) -> int:
     """Return the lost frames before this one and store its number; -1 for a wake-up without a new frame.
 
@@ -329,7 +330,7 @@ def number_frame(state: Any, count: int, raw: Any, last_raw: Any) -> int:
     return count - last - 1
 
 
-@kernel
+@part_of_kernel
 def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, shape: Any) -> bool:
     """One step of the closed tip/tilt loop; True when its map exceeded the limit and was reset.
 
@@ -337,7 +338,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     """
     p = parameters
     if p.switches[slot, d.TYPE_LO] == KALMAN:
-        output[:] = state.last_lo
+        copy(state.last_lo, output)
         kalman_step(
             error,
             state.target_lo,
@@ -376,7 +377,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
             state.previous_lo,
             output,
         )
-    state.last_lo[:] = output
+    copy(output, state.last_lo)
     multiply(p.shapes_lo, slot, output, shape)
     if largest(shape) <= p.limits[slot, d.LO_LIMIT]:
         return False
@@ -387,7 +388,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     return True
 
 
-@kernel
+@part_of_kernel
 def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, shape: Any) -> bool:
     """One step of the closed high-order loop; True when a mode exceeded the limit and was reset.
 
@@ -395,7 +396,7 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     """
     p = parameters
     if p.switches[slot, d.TYPE_HO] == KALMAN:
-        output[:] = state.last_ho
+        copy(state.last_ho, output)
         kalman_step(
             error,
             state.target_ho,
@@ -445,13 +446,13 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     )
     if limited > 0:
         state.counters[d.LIMITED] += limited
-        state.counters[d.MUTED] = state.muted.sum()
-    state.last_ho[:] = output
+        state.counters[d.MUTED] = count_set(state.muted)
+    copy(output, state.last_ho)
     multiply(p.shapes_ho, slot, output, shape)
     return limited > 0
 
 
-@kernel
+@part_of_kernel
 def count_read(state: Any, switches: Any, charge: float) -> int:
     """Return how many non-destructive reads the burst has, this one included.
 
@@ -464,22 +465,22 @@ def count_read(state: Any, switches: Any, charge: float) -> int:
     return counters[d.READS]
 
 
-@kernel
+@part_of_kernel
 def hold(state: Any, ring: Any, row: int) -> None:
     """Fill in the record of a frame that is not used: the command in force stays on the mirror."""
     ring.img_dm[row][:] = np.float32(0.0)
     ring.signal[row][:] = np.float32(0.0)
     ring.e_LO[row][:] = np.float32(0.0)
     ring.e_HO[row][:] = np.float32(0.0)
-    ring.u_LO[row][:] = state.last_lo
-    ring.u_HO[row][:] = state.last_ho
-    ring.c_LO[row][:] = state.held_lo
-    ring.c_HO[row][:] = state.held_ho
-    ring.c_inj[row][:] = state.injected
-    ring.command[row][:] = state.command
+    copy(state.last_lo, ring.u_LO[row])
+    copy(state.last_ho, ring.u_HO[row])
+    copy(state.held_lo, ring.c_LO[row])
+    copy(state.held_ho, ring.c_HO[row])
+    copy(state.injected, ring.c_inj[row])
+    copy(state.command, ring.command[row])
 
 
-@kernel
+@part_of_kernel
 def take_flux(parameters: Any, state: Any, io: Any, ring: Any, slot: int) -> float:
     """Bring the frame into ``state.image`` and return its flux; NaN for a read that only begins a burst."""
     p = parameters
@@ -502,7 +503,7 @@ def take_flux(parameters: Any, state: Any, io: Any, ring: Any, slot: int) -> flo
     return flux
 
 
-@kernel
+@part_of_kernel
 def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int) -> int:
     """Turn the frame in ``io.raw`` into a mirror command; return the frame's flags.
 
@@ -559,15 +560,15 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     else:
         output_ho[:] = np.float32(0.0)
         shape_ho[:] = np.float32(0.0)
-    state.held_lo[:] = shape_lo
-    state.held_ho[:] = shape_ho
+    copy(shape_lo, state.held_lo)
+    copy(shape_ho, state.held_ho)
     was_tripped = counters[d.TRIP] != 0
     if not apply_command(p, state, io, slot, ring.command[row]):
         flags |= d.FLAG_NOT_APPLIED if was_tripped else d.FLAG_TRIPPED
     return flags
 
 
-@kernel
+@part_of_kernel
 def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
     """Fill in a frame's figures of merit, after its command is on the mirror."""
     counters = state.counters
@@ -582,7 +583,7 @@ def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
     ring.strehl[row] = np.float32(np.exp(-phase * phase))
 
 
-@kernel
+@part_of_kernel
 def settled_count(io: Any) -> int:
     """Return the camera's counter of the frame just read, for the first frame of a count.
 
@@ -602,7 +603,7 @@ def settled_count(io: Any) -> int:
     return count
 
 
-@kernel
+@part_of_kernel
 def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, woken_ns: int) -> None:
     """Read, number, process and record one frame."""
     counters = state.counters
@@ -625,7 +626,7 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
         ring.strehl[row] = np.float32(0.0)
     else:
         judge(parameters, state, ring, slot, row)
-    ring.img[row][:] = io.raw
+    copy(io.raw, ring.img[row])
     ring.frame[row] = counters[d.LAST_NUMBER]
     ring.time_ns[row] = woken_ns
     ring.latency_ns[row] = np.int32(latency)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.linear import copy
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -331,9 +332,9 @@ def linear_frame(
     truth[STREHL] = marechal(truth[OPD_RMS], plant.wavenumber)
     truth[OPEN_STREHL] = marechal(truth[OPEN_RMS], plant.wavenumber)
     if not mask_in:
-        image[:] = plant.clear[beam]
+        copy(plant.clear[beam], image)
         return
-    image[:] = plant.reference[beam]
+    copy(plant.reference[beam], image)
     change[:] = 0.0
     for g in range(command.size):
         c = np.float32(disturbed[g])

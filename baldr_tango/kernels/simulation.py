@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.jit import kernel
+from baldr_tango.kernels.jit import allocating_kernel, kernel
 from baldr_tango.kernels.libc import monotonic_ns, sem_trywait, sleep_until_ns
 from baldr_tango.kernels.plants import (
     FLUX,
@@ -166,7 +166,7 @@ def wait_for_tick(control, counters, deadline, period):
     return deadline
 
 
-@kernel
+@allocating_kernel
 def serve(
     is_linear: bool,
     optical: OpticalPlant,

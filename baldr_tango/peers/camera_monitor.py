@@ -33,7 +33,6 @@ LONGEST_PAUSE_S: Final = 30.0
 """Pause that the back-off ends at while the server does not answer."""
 
 _QUESTIONS: Final = (FPS, GAIN, NBREADWORESET)
-_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,6 @@ class CameraMonitor:
     def ask(self) -> None:
         """Have a round of questions asked at once; does not wait for it."""
         self._patience.nudge()
-
-    def first_state(self, timeout_s: float) -> CameraState:
-        """Wait until the first round has ended, or it is clear that nobody listens at the endpoint."""
-        deadline = time.monotonic() + timeout_s
-        while not self._state.rounds and time.monotonic() < deadline:
-            if self.health.state is PeerState.DOWN or self._patience.has_given_up:
-                break
-            time.sleep(_POLL_S)
-        return self._state
 
     def close(self) -> None:
         """Give up this use of the monitor; the last one ends it."""

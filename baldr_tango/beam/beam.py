@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from baldr_tango import __version__
+from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.mask_following import MaskFollower
 from baldr_tango.beam.readings import read_values
 from baldr_tango.beam.state import BeamState, StateChange, after
 from baldr_tango.beam.statistics import Figures
 from baldr_tango.configuration.calibration import load_calibration
+from baldr_tango.configuration.calibration_table import Calibration
 from baldr_tango.configuration.derived import LoopParameters, derive
 from baldr_tango.configuration.runtime import BeamSettings
 from baldr_tango.errors import BackendError, BaldrError, StateError
@@ -24,6 +27,7 @@ from baldr_tango.names import LoopState, RtcState
 from baldr_tango.peers import CameraClient, MdsClient
 from baldr_tango.rtc import RealTimeLoop
 from baldr_tango.telemetry import TelemetryWriter
+from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.telemetry.writer import TelemetryStatus
 
 APPLY_TIMEOUT_S: Final = 0.5
@@ -58,9 +62,15 @@ class Beam:
         self.exclusive = threading.RLock()
         """Held while a command changes the beam: one at a time."""
         self.loop: RealTimeLoop | None = None
+        self.calibration: Calibration | None = None
+        """Calibration in force."""
         self.calibration_limits: Mapping[str, float] = {}
         """Limits and flags of the calibration file that are only reported."""
         self.housekeeping = Housekeeping(self)
+        self.camera = CameraFollower(self)
+        """What the camera server says, and what follows from it."""
+        self.mask = MaskFollower(self)
+        """Where the phase mask stands."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None
         self._mds: MdsClient | None = None
@@ -76,8 +86,10 @@ class Beam:
         if self._starter is not None and self._starter.is_alive():
             return
         self._closing.clear()
-        self._camera = CameraClient(self.settings.camera_endpoint, self.settings.timeout_s)
+        self._camera = CameraClient(self.settings.camera_endpoint, self.settings.camera_timeout_s)
         self._mds = MdsClient(self.settings.mds_endpoint, self.settings.timeout_s)
+        self.camera.start()
+        self.mask.start(self._mds)
         self._busy = "reading the configuration"
         self.housekeeping.start()
         self._starter = threading.Thread(target=self._start, name=f"start-{self.name}", daemon=True)
@@ -96,6 +108,7 @@ class Beam:
     def close(self) -> None:
         """Stop everything in reverse order; bounded, and harmless when called twice."""
         self._closing.set()
+        self.camera.stop()
         if self._starter is not None:
             self._starter.join(5.0)
         if self.loop is not None and not self.loop.stop():
@@ -103,6 +116,7 @@ class Beam:
         if self._telemetry is not None:
             self._telemetry.stop(2.0)
         self.housekeeping.stop()
+        self.mask.stop()
         for client in (self._camera, self._mds):
             if client is not None:
                 client.close()
@@ -134,13 +148,14 @@ class Beam:
         """
         used_mask = mask or (self.loop.parameters.mask if self.loop else self.settings.mask)
         calibration = load_calibration(path, self.settings.beam, used_mask)
-        parameters = derive(calibration, self.settings, **self._camera_state())
+        parameters = derive(calibration, self.settings, **self.camera.for_loading())
         for note in parameters.warnings:
             self.log.warning("%s", note)
         with self.exclusive:
             if self._closing.is_set():
                 raise StateError(f"{self.name} is being closed")
             self._replace_loop(parameters)
+            self.calibration = calibration
             self.calibration_limits = {
                 name: float(getattr(calibration, name))
                 for name in (
@@ -154,17 +169,6 @@ class Beam:
             self._busy = ""
         self.log.info("configured from %s, mask %s, %.6g Hz", path, used_mask, parameters.frame_rate_hz)
         return parameters
-
-    def _camera_state(self) -> dict[str, float]:
-        """Ask the camera server for frame rate and gain; nothing when it does not answer."""
-        if self._camera is None:
-            return {}
-        try:
-            found = {"frame_rate_hz": self._camera.fps(), "gain": self._camera.gain()}
-        except BackendError as error:
-            self.log.warning("camera server: %s; using the configured frame rate", error)
-            return {}
-        return {name: value for name, value in found.items() if value > 0}
 
     def _replace_loop(self, parameters: LoopParameters) -> None:
         """Stop the old loop, build and start the new one, hand its ring to telemetry."""
@@ -310,6 +314,11 @@ class Beam:
         """Put what the ring holds on the disk without waiting for it."""
         if self._telemetry is not None:
             self._telemetry.save(0.0)
+
+    def follow_ring(self, ring: TelemetryRing) -> None:
+        """Have the recording go on with the ring that the loop fills now."""
+        if self._telemetry is not None:
+            self._telemetry.replace_ring(ring, continued=True)
 
     def send_camera(self, text: str) -> str:
         """Send a text to the camera's command line; return the server's reply as it is."""

@@ -84,6 +84,8 @@ class Housekeeping:
                 self._next_figures = now + WINDOW_S
             self.alarms = self._find_alarms(loop, now)
         self._tell_changes()
+        self._beam.camera.look(now)
+        self._beam.mask.look(now)
 
     def _handle_trip(self, loop: RealTimeLoop) -> None:
         tripped = bool(loop.arrays.state.counters[d.TRIP])

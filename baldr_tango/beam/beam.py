@@ -67,9 +67,9 @@ class Beam:
         self.calibration_limits: Mapping[str, float] = {}
         """Limits and flags of the calibration file that are only reported."""
         self.housekeeping = Housekeeping(self)
-        self.camera = CameraFollower(self)
+        self.camera: CameraFollower = CameraFollower(self)
         """What the camera server says, and what follows from it."""
-        self.mask = MaskFollower(self)
+        self.mask: MaskFollower = MaskFollower(self)
         """Where the phase mask stands."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None

@@ -14,6 +14,7 @@ from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
 from baldr_tango.beam.mask_following import MaskFollower
 from baldr_tango.beam.readings import read_values
+from baldr_tango.beam.saving import Saving
 from baldr_tango.beam.state import BeamState, StateChange, after
 from baldr_tango.beam.statistics import Figures
 from baldr_tango.configuration.calibration import load_calibration
@@ -71,6 +72,8 @@ class Beam:
         """What the camera server says, and what follows from it."""
         self.mask: MaskFollower = MaskFollower(self)
         """Where the phase mask stands."""
+        self.saving = Saving(self, self._describe)
+        """Telemetry capacity, save path and save format, and the saving itself."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None
         self._mds: MdsClient | None = None
@@ -115,6 +118,7 @@ class Beam:
             self.log.error("the real-time thread did not stop in time")
         if self._telemetry is not None:
             self._telemetry.stop(2.0)
+        self.saving.close(2.0)
         self.housekeeping.stop()
         self.mask.stop()
         for client in (self._camera, self._mds):
@@ -172,7 +176,8 @@ class Beam:
 
     def _replace_loop(self, parameters: LoopParameters) -> None:
         """Stop the old loop, build and start the new one, hand its ring to telemetry."""
-        new = RealTimeLoop(parameters, self.settings, self.log)
+        new = RealTimeLoop(parameters, self.saving.settings(), self.log)
+        self.saving.look_back(new)
         if self.loop is not None and not self.loop.stop():
             raise BackendError("the real-time thread did not stop; the configuration stays as it was")
         self.loop = new

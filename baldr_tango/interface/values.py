@@ -357,6 +357,15 @@ VALUES: Final[tuple[Value, ...]] = (
         archive_change=0,
     ),
     Value("telemetry_error", str, "why telemetry cannot be written, or empty", label="Telemetry error"),
+    Value(
+        "telemetry_capacity",
+        int,
+        "newest frames in memory that are saved, polled and averaged",
+        label="Telemetry capacity",
+        archive_change=0,
+    ),
+    Value("saved_telemetry", str, "file last written by save_telemetry", label="Saved telemetry"),
+    Value("save_error", str, "why save_telemetry wrote no file, or empty", label="Save error"),
     _spectrum("e_LO", "newest tip/tilt errors (DM units)", _MOST_MODES, label="LO errors"),
     _spectrum(
         "u_LO", "newest tip/tilt controller outputs (DM units)", _MOST_MODES, label="LO outputs", expert=True

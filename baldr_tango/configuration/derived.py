@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.configuration.calibration_table import Calibration
+from baldr_tango.configuration.kalman import KalmanModel, default_model
 from baldr_tango.configuration.photometry import Photometry, bad_pixels_of, photometry_of
 from baldr_tango.configuration.runtime import BeamSettings, ControlSettings, LimitSettings
 from baldr_tango.configuration.sanity import corner_points, reconstructor_notes
@@ -20,8 +21,6 @@ from baldr_tango.errors import ConfigError
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
-
-SUPPORTED_CONTROLLERS = ("PID", "LEAKY")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,7 @@ class LoopParameters:
     config_file: str
     config_sha256: str
     controller_type_lo: str
-    """"PID" or "LEAKY"."""
+    """PID, LEAKY or KALMAN."""
     controller_type_ho: str
     frame_shape: tuple[int, int]
     """Rows and columns of a frame, P = rows * columns."""
@@ -93,6 +92,9 @@ class LoopParameters:
     """Slope and intercept of the measured line from secondary-pixel intensity to residual (DM rms)."""
     interaction_matrix: FloatArray | None
     """(L + A, A) measured response of the signal to each mode, then to each actuator [1/DM unit]."""
+    kalman_lo: KalmanModel | None = None
+    """Model for the controller type KALMAN; None: no gain."""
+    kalman_ho: KalmanModel | None = None
     secondary_pixel: int = 0
     """Flat index of the centre of the secondary obstruction."""
     warnings: tuple[str, ...] = ()
@@ -116,8 +118,8 @@ def derive(
     Raises
     ------
     ConfigError
-        When a gain vector does not fit the number of modes, the controller is not supported, or the
-        references hold no light. What can be helped is put right and told in `LoopParameters.warnings`.
+        When a gain vector does not fit the number of modes, or the references hold no light. What can be
+        helped is put right and told in `LoopParameters.warnings`.
     """
     notes = list(calibration.warnings)
     rate = _frame_rate(calibration, settings, frame_rate_hz)
@@ -127,14 +129,16 @@ def derive(
     bad = bad_pixels_of(calibration, notes)
     light = photometry_of(calibration, settings.loop, bad, rate, camera_gain, notes)
     notes += reconstructor_notes(calibration)
+    control_lo = _controller(settings, "control_lo", settings.control_lo, calibration.I2M_LO.shape[0])
+    control_ho = _controller(settings, "control_ho", settings.control_ho, calibration.I2M_HO.shape[0])
     return LoopParameters(
         beam=settings.beam,
         mask=calibration.mask,
         mode=settings.mode,
         config_file=str(calibration.file),
         config_sha256=calibration.sha256,
-        controller_type_lo=_controller_type(calibration, settings, "control_lo", settings.control_lo),
-        controller_type_ho=_controller_type(calibration, settings, "control_ho", settings.control_ho),
+        controller_type_lo=settings.control_lo.type or calibration.controller_type,
+        controller_type_ho=settings.control_ho.type or calibration.controller_type,
         frame_shape=calibration.frame_shape,
         frame_rate_hz=rate,
         gain=camera_gain,
@@ -152,8 +156,10 @@ def derive(
         mode_shapes_ho=_mode_shapes(calibration, "M2C_HO", notes),
         exterior_pixels=light.exterior_pixels,
         secondary_pixel=calibration.secondary_pixel,
-        control_lo=_controller(settings, "control_lo", settings.control_lo, calibration.I2M_LO.shape[0]),
-        control_ho=_controller(settings, "control_ho", settings.control_ho, calibration.I2M_HO.shape[0]),
+        control_lo=control_lo,
+        control_ho=control_ho,
+        kalman_lo=default_model(control_lo.ki, control_lo.leak),
+        kalman_ho=default_model(control_ho.ki, control_ho.leak),
         limits=settings.limits,
         boxcar=settings.loop.boxcar,
         nm_per_dm_unit=settings.loop.nm_per_dm_unit,
@@ -171,19 +177,6 @@ def _frame_rate(calibration: Calibration, settings: BeamSettings, measured: floa
             f"frame rate of beam {settings.beam}: found {measured}, expected a positive number [Hz]"
         )
     return rate
-
-
-def _controller_type(
-    calibration: Calibration, settings: BeamSettings, table: str, control: ControlSettings
-) -> str:
-    name = control.type or calibration.controller_type
-    if name not in SUPPORTED_CONTROLLERS:
-        where = f"{calibration.table}.controller_type"
-        expected = (
-            f"{' or '.join(SUPPORTED_CONTROLLERS)}; {table}.type of {settings.runtime_file} overrides it"
-        )
-        raise fault(calibration.file, where, name, expected)
-    return name
 
 
 def _controller(

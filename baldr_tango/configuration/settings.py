@@ -124,10 +124,12 @@ class ControlSettings:
     """
 
     type: str = key(
-        "", "Controller; empty: the one named by the calibration file.", choices=("", "PID", "LEAKY")
+        "",
+        "Controller; empty: the one named by the calibration file.",
+        choices=("", "PID", "LEAKY", "KALMAN"),
     )
     kp: Gain = key(0.0, "Proportional gain (PID).")
-    ki: Gain = key(0.3, "Integral gain (PID); gain K (LEAKY).")
+    ki: Gain = key(0.3, "Integral gain (PID); gain K (LEAKY and, to begin with, KALMAN).")
     kd: Gain = key(0.0, "Derivative gain (PID).")
     leak: Gain = key(0.99, "Fraction of the integral kept per frame (alpha of LEAKY).", minimum=0, maximum=1)
     lower: Gain = key(-2.0, "Lower bound of integral and output.", unit="DM units")

@@ -47,6 +47,21 @@ def pid_step(
 
 
 @kernel
+def carry_over(old_kp: Any, new_kp: Any, ki: Any, previous: Any, integral: Any) -> None:
+    """Move the integrals of a PID controller so that new proportional gains do not make its output jump.
+
+    ``I += (kp_old - kp_new) e_previous``: at the error of the frame before, the output stays what it was
+    (bumpless parameter changes; Astrom & Hagglund 1995, PID Controllers). Modes without integral action are
+    left alone: nothing would ever remove the offset again.
+
+    old_kp, new_kp, ki, previous : (M,) float64; integral : (M,) float64, changed in place
+    """
+    for i in range(integral.size):
+        if ki[i] != 0.0:
+            integral[i] += (old_kp[i] - new_kp[i]) * previous[i]
+
+
+@kernel
 def leaky_step(
     error: Any,
     set_point: Any,

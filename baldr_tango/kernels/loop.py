@@ -16,6 +16,8 @@ from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.kernels.control import (
     KALMAN,
     LEAKY,
+    PID,
+    carry_over,
     count_set,
     kalman_step,
     largest,
@@ -179,6 +181,7 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> 
     counters[d.TRIP] = d.TRIP_LIMIT if np.isfinite(peak) else d.TRIP_NOT_FINITE
     counters[d.LO_CLOSED] = 0
     counters[d.HO_CLOSED] = 0
+    counters[d.LOOPS] = 0
     reset_lo(state)
     reset_ho(state)
     out[:] = np.float32(0.0)
@@ -261,11 +264,24 @@ def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injec
 
 
 @part_of_kernel
+def carry_outputs_over(parameters: Any, state: Any, before: int, slot: int) -> None:
+    """Keep the output of closed PID loops continuous when their proportional gains change.
+
+    before, slot : the parameters until now and from now on
+    """
+    p = parameters
+    if state.counters[d.LO_CLOSED] != 0 and p.switches[slot, d.TYPE_LO] == PID:
+        carry_over(p.kp_lo[before], p.kp_lo[slot], p.ki_lo[slot], state.previous_lo, state.integral_lo)
+    if state.counters[d.HO_CLOSED] != 0 and p.switches[slot, d.TYPE_HO] == PID:
+        carry_over(p.kp_ho[before], p.kp_ho[slot], p.ki_ho[slot], state.previous_ho, state.integral_ho)
+
+
+@part_of_kernel
 def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
     """Take over a new set of parameters at a frame boundary.
 
-    Closing starts from zero state. Opening resets the controller and removes its correction from the
-    mirror at once, with or without frames arriving.
+    Opening resets the controller and removes its correction from the mirror at once, with or without
+    frames arriving; so closing starts from zero, or from what an operator has set while the loop was open.
     """
     counters = state.counters
     switches = parameters.switches[slot]
@@ -275,14 +291,15 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
     close_lo = 1 if switches[d.CLOSE_LO] != 0 and counters[d.TRIP] == 0 else 0
     close_ho = 1 if switches[d.CLOSE_HO] != 0 and counters[d.TRIP] == 0 else 0
     opened = False
-    if close_lo != counters[d.LO_CLOSED]:
+    if close_lo == 0 and counters[d.LO_CLOSED] != 0:
         reset_lo(state)
-        opened = opened or close_lo == 0
-        counters[d.LO_CLOSED] = close_lo
-    if close_ho != counters[d.HO_CLOSED]:
+        opened = True
+    if close_ho == 0 and counters[d.HO_CLOSED] != 0:
         reset_ho(state)
-        opened = opened or close_ho == 0
-        counters[d.HO_CLOSED] = close_ho
+        opened = True
+    counters[d.LO_CLOSED] = close_lo
+    counters[d.HO_CLOSED] = close_ho
+    counters[d.LOOPS] = close_lo + 2 * close_ho
     if switches[d.INJECT_EPOCH] != counters[d.INJECT_EPOCH_SEEN]:
         counters[d.INJECT_EPOCH_SEEN] = switches[d.INJECT_EPOCH]
         opened = opened or largest(state.injected) > 0.0
@@ -646,7 +663,7 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
 
 @kernel
 def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
-    """Run the loop until it is asked to stop; return the request (`STOP_FLAT`, `STOP_HOLD` or `STOP_RING`).
+    """Run the loop until it is asked to stop; return the request, one of `STOP_*`.
 
     control : (CONTROL_WORDS,) int64 words shared with Python
     parameters, state, io, ring : see `loop_data`
@@ -667,6 +684,8 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
         version = load_acquire(control, d.VERSION)
         slot = version & 1
         if version != adopted:
+            if adopted >= 0:
+                carry_outputs_over(parameters, state, adopted & 1, slot)
             adopt(parameters, state, io, slot)
             adopted = version
             store_release(control, d.ADOPTED, version)
@@ -684,6 +703,7 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
     if stop == d.STOP_FLAT:
         counters[d.LO_CLOSED] = 0
         counters[d.HO_CLOSED] = 0
+        counters[d.LOOPS] = 0
         reset_lo(state)
         reset_ho(state)
         if counters[d.TRIP] == 0:

@@ -34,8 +34,8 @@ STOP_FLAT: Final = 1
 """Open the loops, write a flat command, leave."""
 STOP_HOLD: Final = 2
 """Leave at once; the mirror and the controllers stay as they are."""
-STOP_RING: Final = 3
-"""Leave at once, to be entered again with another telemetry ring."""
+STOP_EXCHANGE: Final = 3
+"""Leave at once, to be entered again with other arrays: a longer telemetry ring, other matrices."""
 
 # Columns of `Parameters.switches`.
 CLOSE_LO: Final = 0
@@ -115,6 +115,8 @@ INJECT_INDEX: Final = 28
 """Newest entry of the delay line."""
 READS: Final = 27
 """Non-destructive reads since the last reset, this frame included."""
+LOOPS: Final = 29
+"""Both servo states in one word, so that nobody sees one of them alone: 1 low order, 2 high order closed."""
 N_COUNTERS: Final = 32
 
 TRIP_LIMIT: Final = 1

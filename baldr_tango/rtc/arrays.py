@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from baldr_tango.configuration.derived import LoopParameters
+from baldr_tango.configuration.kalman import KalmanModel
 from baldr_tango.configuration.settings import LoopSettings
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.control import KALMAN, LEAKY, PID
 from baldr_tango.kernels.injection import N_VALUES
-from baldr_tango.kernels.linear import pack
+from baldr_tango.rtc.packing import pack_member
 from baldr_tango.telemetry.ring import TelemetryRing, capacity_for
 
 CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY, "KALMAN": KALMAN}
@@ -76,21 +77,13 @@ def _burst_weights() -> NDArray[np.float32]:
     return table
 
 
-def _kalman(modes: int) -> d.Kalman:
-    """Identity model with no gain: a regulator that does nothing until it is configured."""
-    identity = np.eye(modes)
-    return d.Kalman(
-        transition=_twice(identity, np.float32),
-        control=_twice(identity, np.float32),
-        measurement=_twice(identity, np.float32),
-        gain=_twice(np.zeros_like(identity), np.float32),
-    )
-
-
-def _twice(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
-    """Two copies along a new first axis, touched and contiguous."""
-    array = np.asarray(values, dtype=dtype)
-    return np.ascontiguousarray(np.broadcast_to(array, (2, *array.shape)))
+def _kalman(model: KalmanModel | None, modes: int) -> d.Kalman:
+    """Matrices of a regulator; without a model one that does nothing."""
+    if model is None:
+        identity = np.eye(modes, dtype=np.float32)
+        return d.Kalman(identity, identity, identity, np.zeros_like(identity))
+    matrices = (model.transition, model.control, model.measurement, model.gain)
+    return d.Kalman(*(matrix.astype(np.float32) for matrix in matrices))
 
 
 def _switches(parameters: LoopParameters, settings: LoopSettings) -> NDArray[np.int64]:
@@ -102,7 +95,7 @@ def _switches(parameters: LoopParameters, settings: LoopSettings) -> NDArray[np.
     row[d.SNR_FRAMES] = settings.snr_frames
     row[d.HO_VIOLATIONS] = parameters.limits.ho_violations
     row[d.PERIOD_NS] = period_ns(parameters.frame_rate_hz)
-    return _twice(row, np.int64)
+    return row
 
 
 def period_ns(frame_rate_hz: float) -> int:
@@ -118,7 +111,7 @@ def _limits(parameters: LoopParameters) -> NDArray[np.float64]:
     row[d.FLUX_LIMIT] = parameters.limits.min_flux_adu
     row[d.NM_PER_UNIT] = parameters.nm_per_dm_unit
     row[d.WAVELENGTH_NM] = parameters.wavelength_nm
-    return _twice(row, np.float64)
+    return row
 
 
 def _inverse_clear_pupil(parameters: LoopParameters) -> NDArray[np.float64]:
@@ -127,52 +120,77 @@ def _inverse_clear_pupil(parameters: LoopParameters) -> NDArray[np.float64]:
     return inverse
 
 
-def build_parameters(parameters: LoopParameters, settings: LoopSettings) -> d.Parameters:
-    """Pack the derived parameters into both slots, loops open."""
+def dense_parameters(parameters: LoopParameters, settings: LoopSettings) -> dict[str, Any]:
+    """Lay out the derived parameters as the members of `loop_data.Parameters`, one slot, nothing packed.
+
+    Matrices are dense (rows, columns); both loops are open; offsets, set points and injection are 0.
+    """
     n_grid = parameters.mode_shapes_lo.shape[0]
     weights = np.zeros(max(MOST_BOXCAR_FRAMES, parameters.boxcar), dtype=np.float32)
     weights[: parameters.boxcar] = boxcar_weights(parameters.boxcar)
     lo, ho = parameters.control_lo, parameters.control_ho
-    return d.Parameters(
-        switches=_switches(parameters, settings),
-        limits=_limits(parameters),
-        dark=_twice(parameters.dark, np.float32),
-        flux_weights=_twice(parameters.flux_weights, np.float32),
-        bad_pixels=np.ascontiguousarray(parameters.bad_pixels, dtype=np.int64),
-        exterior_pixels=np.ascontiguousarray(parameters.exterior_pixels, dtype=np.int64),
-        to_actuators=pack(parameters.pixels_to_actuators),
-        reference=_twice(parameters.reference, np.float32),
-        inverse_clear_pupil=_twice(_inverse_clear_pupil(parameters), np.float32),
-        reconstructor_lo=pack(parameters.reconstructor_lo),
-        reconstructor_ho=pack(parameters.reconstructor_ho),
-        shapes_lo=pack(parameters.mode_shapes_lo),
-        shapes_ho=pack(parameters.mode_shapes_ho),
-        used_ho=_twice(np.any(parameters.reconstructor_ho != 0.0, axis=1), np.int64),
-        boxcar_weights=_twice(weights, np.float32),
-        set_point_lo=_twice(np.zeros_like(lo.kp), np.float64),
-        kp_lo=_twice(lo.kp, np.float64),
-        ki_lo=_twice(lo.ki, np.float64),
-        kd_lo=_twice(lo.kd, np.float64),
-        leak_lo=_twice(lo.leak, np.float64),
-        lower_lo=_twice(lo.lower, np.float64),
-        upper_lo=_twice(lo.upper, np.float64),
-        set_point_ho=_twice(np.zeros_like(ho.kp), np.float64),
-        kp_ho=_twice(ho.kp, np.float64),
-        ki_ho=_twice(ho.ki, np.float64),
-        kd_ho=_twice(ho.kd, np.float64),
-        leak_ho=_twice(ho.leak, np.float64),
-        lower_ho=_twice(ho.lower, np.float64),
-        upper_ho=_twice(ho.upper, np.float64),
-        burst_weights=_twice(_burst_weights(), np.float32),
-        injection=_twice(np.zeros(N_VALUES), np.float64),
-        inject_map=_twice(np.zeros(n_grid), np.float32),
-        inject_lo=_twice(np.zeros_like(lo.kp), np.float64),
-        inject_ho=_twice(np.zeros_like(ho.kp), np.float64),
-        kalman_lo=_kalman(lo.kp.size),
-        kalman_ho=_kalman(ho.kp.size),
-        offset_lo=_twice(np.zeros(n_grid), np.float32),
-        offset_ho=_twice(np.zeros(n_grid), np.float32),
-    )
+    return {
+        "switches": _switches(parameters, settings),
+        "limits": _limits(parameters),
+        "dark": parameters.dark,
+        "flux_weights": parameters.flux_weights,
+        "bad_pixels": parameters.bad_pixels,
+        "exterior_pixels": parameters.exterior_pixels,
+        "to_actuators": parameters.pixels_to_actuators,
+        "reference": parameters.reference,
+        "inverse_clear_pupil": _inverse_clear_pupil(parameters),
+        "reconstructor_lo": parameters.reconstructor_lo,
+        "reconstructor_ho": parameters.reconstructor_ho,
+        "shapes_lo": parameters.mode_shapes_lo,
+        "shapes_ho": parameters.mode_shapes_ho,
+        "used_ho": np.any(parameters.reconstructor_ho != 0.0, axis=1),
+        "boxcar_weights": weights,
+        "set_point_lo": np.zeros_like(lo.kp),
+        "kp_lo": lo.kp,
+        "ki_lo": lo.ki,
+        "kd_lo": lo.kd,
+        "leak_lo": lo.leak,
+        "lower_lo": lo.lower,
+        "upper_lo": lo.upper,
+        "set_point_ho": np.zeros_like(ho.kp),
+        "kp_ho": ho.kp,
+        "ki_ho": ho.ki,
+        "kd_ho": ho.kd,
+        "leak_ho": ho.leak,
+        "lower_ho": ho.lower,
+        "upper_ho": ho.upper,
+        "burst_weights": _burst_weights(),
+        "injection": np.zeros(N_VALUES),
+        "inject_map": np.zeros(n_grid),
+        "inject_lo": np.zeros_like(lo.kp),
+        "inject_ho": np.zeros_like(ho.kp),
+        "kalman_lo": _kalman(parameters.kalman_lo, lo.kp.size),
+        "kalman_ho": _kalman(parameters.kalman_ho, ho.kp.size),
+        "offset_lo": np.zeros(n_grid),
+        "offset_ho": np.zeros(n_grid),
+    }
+
+
+def build_parameters(parameters: LoopParameters, settings: LoopSettings) -> d.Parameters:
+    """Pack the derived parameters into both slots, loops open."""
+    dense = dense_parameters(parameters, settings)
+    return d.Parameters(**{name: pack_member(name, value) for name, value in dense.items()})
+
+
+def compare(old: LoopParameters, new: LoopParameters, settings: LoopSettings) -> dict[str, Any]:
+    """Return what differs between two sets of derived parameters, as arguments of `ParameterSlots.change`."""
+    before, after = dense_parameters(old, settings), dense_parameters(new, settings)
+    changed: dict[str, Any] = {}
+    for name, value in after.items():
+        if name in ("switches", "limits"):
+            columns = np.flatnonzero(value != before[name])
+            changed[name] = {int(column): value[column] for column in columns}
+        elif isinstance(value, d.Kalman):
+            if not all(map(np.array_equal, value, before[name])):
+                changed[name] = value
+        elif value is not before[name] and not np.array_equal(value, before[name]):
+            changed[name] = value
+    return changed
 
 
 def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int) -> d.State:

@@ -1,4 +1,4 @@
-"""Giving the loop a telemetry ring of another capacity while it runs."""
+"""Giving the loop other arrays while it runs: a telemetry ring of another capacity, other matrices."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from baldr_tango.rtc.arrays import LoopArrays, ring_arrays
 from baldr_tango.telemetry.ring import TelemetryRing
 
 
-class RingExchange:
-    """The loop's arrays, of which the telemetry ring can be exchanged.
+class Exchange:
+    """The loop's arrays, some of which can be exchanged.
 
-    The compiled loop fills one ring from the moment it is entered until it is left. So a new ring is offered,
-    filled with the old records meanwhile, and taken when the loop is next outside: for this purpose, for
-    another one, or because it does not run.
+    The compiled loop works on the same arrays from the moment it is entered until it is left. So new ones are
+    offered, and taken when the loop is next outside: for this purpose, for another one, or because it does
+    not run.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class RingExchange:
         self.arrays = arrays
         """The arrays in force."""
         self._changed = threading.Condition()
-        self._offered: TelemetryRing | None = None
+        self._offered: Callable[[LoopArrays], LoopArrays] | None = None
         self._is_in_use = False
 
     def take(self) -> LoopArrays:
@@ -43,42 +43,62 @@ class RingExchange:
             self._is_in_use = False
             self._accept()
 
-    def replace(self, capacity: int, ask_to_leave: Callable[[], None], timeout_s: float) -> TelemetryRing:
-        """Exchange the ring for one of `capacity` records; return it.
-
-        Records keep their numbers, the newest are kept when the new ring is smaller.
+    def replace(
+        self,
+        change: Callable[[LoopArrays], LoopArrays],
+        ask_to_leave: Callable[[], None],
+        timeout_s: float,
+    ) -> None:
+        """Exchange arrays for others of the same sizes of frame, modes and DM map.
 
         Parameters
         ----------
+        change : makes the new arrays from the old ones while the loop is outside; quick, and never fails
         ask_to_leave : has the loop come out for a moment
         timeout_s : longest wait for it
 
         Raises
         ------
-        ConfigError : the capacity is too small for a ring.
-        StateError : the loop did not come out in time, or another exchange is going on; the ring stays.
+        StateError : the loop did not come out in time; nothing has changed.
         """
-        new = self.arrays.ring.copied(capacity)
-        with self._changed:
-            if self._offered is not None:
-                raise StateError("another telemetry ring is being installed")
-            self._offered = new
-            if not self._is_in_use:
-                self._accept()
-                return new
-        ask_to_leave()
         with self._changed:
             if not self._changed.wait_for(lambda: self._offered is None, timeout_s):
+                raise StateError("another exchange of the loop's arrays is going on")
+            self._offered = change
+            if not self._is_in_use:
+                self._accept()
+                return
+        ask_to_leave()
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._offered is not change, timeout_s):
                 self._offered = None
-                raise StateError(f"the real-time loop did not take the telemetry ring within {timeout_s:g} s")
+                self._changed.notify_all()
+                raise StateError(f"the real-time loop did not react within {timeout_s:g} s")
+
+    def replace_ring(
+        self, capacity: int, ask_to_leave: Callable[[], None], timeout_s: float
+    ) -> TelemetryRing:
+        """Exchange the telemetry ring for one of `capacity` records; return it.
+
+        Records keep their numbers, the newest are kept when the new ring is smaller.
+
+        Raises
+        ------
+        ConfigError : the capacity is too small for a ring.
+        StateError : as `replace`; the ring stays.
+        """
+        new = self.arrays.ring.copied(capacity)
+
+        def change(arrays: LoopArrays) -> LoopArrays:
+            new.follow(arrays.ring)  # the records that were written since it was copied
+            return replace(arrays, ring=new, ring_arrays=ring_arrays(new))
+
+        self.replace(change, ask_to_leave, timeout_s)
         return new
 
     def _accept(self) -> None:
-        """Put the offered ring in force, with the records that were written since it was copied."""
-        new, old = self._offered, self.arrays.ring
-        if new is None:
-            return
-        new.follow(old)
-        self.arrays = replace(self.arrays, ring=new, ring_arrays=ring_arrays(new))
-        self._offered = None
-        self._changed.notify_all()
+        """Put what is offered in force."""
+        if self._offered is not None:
+            self.arrays = self._offered(self.arrays)
+            self._offered = None
+            self._changed.notify_all()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.loop import run
-from baldr_tango.rtc.arrays import LoopArrays, build_arrays
-from baldr_tango.rtc.exchange import RingExchange
+from baldr_tango.rtc.arrays import LoopArrays, build_arrays, compare
+from baldr_tango.rtc.exchange import Exchange
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
 from baldr_tango.streams import Stream
@@ -62,8 +61,10 @@ class RealTimeLoop:
 
     def __init__(self, parameters: LoopParameters, settings: BeamSettings, log: logging.Logger) -> None:
         self.parameters = parameters
-        self._exchange = RingExchange(build_arrays(parameters, settings.loop))
-        self.slots = ParameterSlots(self.arrays.parameters, self.arrays.control, lambda: self._compiled)
+        self._exchange = Exchange(build_arrays(parameters, settings.loop))
+        self.slots = ParameterSlots(
+            self.arrays.parameters, self.arrays.control, lambda: self._compiled, self._exchange_parameters
+        )
         self.phase = "not started"
         """What the thread is doing, for people."""
         self.is_compiled = False
@@ -143,9 +144,34 @@ class RealTimeLoop:
 
         Raises
         ------
-        ConfigError, StateError : as `RingExchange.replace`; the ring in force stays.
+        ConfigError, StateError : as `Exchange.replace_ring`; the ring in force stays.
         """
-        return self._exchange.replace(capacity, partial(self._ask_to_leave, d.STOP_RING), timeout_s)
+        return self._exchange.replace_ring(capacity, self._ask_for_exchange, timeout_s)
+
+    def update(self, parameters: LoopParameters, timeout_s: float = 0.5, **more: Any) -> int:
+        """Compute with other derived parameters of the same sizes, all from the same frame boundary on.
+
+        What operators have changed beside them (set points, offsets, injection) stays, and so do servo states
+        and controllers. Only members that differ are written.
+
+        Parameters
+        ----------
+        timeout_s : longest wait for the loop
+        more : further changes to come into force together with these, as for `ParameterSlots.change`
+
+        Returns
+        -------
+        version number for `wait_adopted`.
+
+        Raises
+        ------
+        RequestError : a shape or a value is wrong; nothing has changed.
+        StateError : the loop did not react in time; nothing has changed.
+        """
+        changes = compare(self.parameters, parameters, self._settings.loop) | more
+        version = self.slots.change(timeout_s=timeout_s, **changes)
+        self.parameters = parameters
+        return version
 
     def check_streams(self) -> None:
         """Have the streams opened again when another program has re-created or deleted one.
@@ -168,6 +194,20 @@ class RealTimeLoop:
         with self._requests:
             if not self._stopping.is_set():
                 store_release(self.arrays.control, d.STOP, how)
+
+    def _ask_for_exchange(self) -> None:
+        self._ask_to_leave(d.STOP_EXCHANGE)
+
+    def _exchange_parameters(
+        self, parameters: d.Parameters, on_exchange: Callable[[], None], timeout_s: float
+    ) -> None:
+        """Go on with other arrays of parameters; `on_exchange` is called while the loop is outside."""
+
+        def change(arrays: LoopArrays) -> LoopArrays:
+            on_exchange()
+            return replace(arrays, parameters=parameters)
+
+        self._exchange.replace(change, self._ask_for_exchange, timeout_s)
 
     def _let_stay(self) -> None:
         """Withdraw the request to come out, unless the loop is ending."""
@@ -202,7 +242,7 @@ class RealTimeLoop:
                     store_release(self.arrays.control, d.RESUMED, 0)
                     self._compiled = True
                     left = self._run(io)
-                    while left == d.STOP_RING:
+                    while left == d.STOP_EXCHANGE:
                         self._let_stay()
                         store_release(self.arrays.control, d.RESUMED, 1)
                         left = self._run(io)
@@ -219,7 +259,7 @@ class RealTimeLoop:
         return left
 
     def _run(self, io: d.Io) -> int:
-        """Run the compiled loop on the telemetry ring in force; return why it was left."""
+        """Run the compiled loop on the arrays in force; return why it was left."""
         arrays = self._exchange.take()
         try:
             return int(run(arrays.control, arrays.parameters, arrays.state, io, arrays.ring_arrays))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from baldr_tango.errors import RequestError, StateError
+from baldr_tango.errors import StateError
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.linear import Matrix
+from baldr_tango.rtc.packing import check_member, copied, fit, pack_member, slotted
 
 _POLL_S = 0.0005
+
+ExchangeParameters: TypeAlias = Callable[[d.Parameters, Callable[[], None], float], None]
+"""Has the loop go on with other arrays: new parameters, what to call meanwhile, longest wait [s]."""
 
 
 class ParameterSlots:
@@ -29,14 +32,21 @@ class ParameterSlots:
     parameters : arrays whose first axis is the slot
     control : the loop's control words
     is_running : tells whether the compiled loop may be looking at the parameters
+    exchange : has the loop go on with other arrays; calls its second argument while the loop is outside;
+        by default nobody else holds the arrays
     """
 
     def __init__(
-        self, parameters: d.Parameters, control: NDArray[np.int64], is_running: Callable[[], bool]
+        self,
+        parameters: d.Parameters,
+        control: NDArray[np.int64],
+        is_running: Callable[[], bool],
+        exchange: ExchangeParameters | None = None,
     ) -> None:
         self._parameters = parameters
         self._control = control
         self._is_running = is_running
+        self._exchange = exchange or (lambda _parameters, on_exchange, _timeout_s: on_exchange())
         self._writers = threading.Lock()
 
     @property
@@ -46,26 +56,38 @@ class ParameterSlots:
 
     def current(self, name: str) -> NDArray[Any]:
         """Copy one parameter array of the version in force."""
-        array: NDArray[Any] = getattr(self._parameters, name)
-        return array[self.version & 1].copy()
+        return self.snapshot(name)[name]
+
+    def snapshot(self, *names: str) -> dict[str, NDArray[Any]]:
+        """Copy parameter arrays of one and the same version in force."""
+        while True:
+            version, parameters = self.version, self._parameters
+            copies = {name: getattr(parameters, name)[version & 1].copy() for name in names}
+            # A writer touches this slot only after it has put the next version in force.
+            if self.version == version:
+                return copies
 
     def switch(self, index: int) -> int:
         """Return one switch of the version in force."""
-        return int(self._parameters.switches[self.version & 1, index])
+        return int(self.snapshot("switches")["switches"][index])
 
     def change(
         self,
         switches: Mapping[int, int] | None = None,
         limits: Mapping[int, float] | None = None,
         timeout_s: float = 0.5,
-        **values: ArrayLike,
+        **values: Any,
     ) -> int:
         """Put values in force together, at the loop's next frame boundary.
+
+        A matrix that the present layout cannot hold, or another list of pixels, makes the loop go on with
+        other arrays: it is left and entered again between two frames.
 
         Parameters
         ----------
         switches, limits : new values by column index
-        values : new arrays by the name of a `Parameters` member, of exactly its shape
+        values : new arrays by the name of a `Parameters` member, of exactly its shape; matrices dense
+            (rows, columns), Kalman matrices as a `Kalman` of (M, M) arrays
         timeout_s : longest wait for the loop to take over the version before
 
         Returns
@@ -75,25 +97,45 @@ class ParameterSlots:
         Raises
         ------
         RequestError : a name, a shape or a value is wrong; nothing has changed.
-        StateError : the loop did not take over the version before in time; nothing has changed.
+        StateError : the loop did not react in time; nothing has changed.
         """
-        checked = {name: self._checked(name, value) for name, value in values.items()}
+        checked = {name: check_member(self._parameters, name, value) for name, value in values.items()}
         with self._writers:
             version = self.version
             if not self.wait_adopted(version, timeout_s):
                 raise StateError(f"the real-time loop did not react within {timeout_s:g} s")
+            fitted = {name: fit(getattr(self._parameters, name), value) for name, value in checked.items()}
+            others = {name: checked[name] for name, value in fitted.items() if value is None}
+            target = self._with_others(others) if others else self._parameters
             spare, present = (version + 1) & 1, version & 1
-            for member in self._parameters:
-                for array in _slotted(member):
+            for member in target:
+                for array in slotted(member):
                     array[spare] = array[present]
-            for name, array in checked.items():
-                getattr(self._parameters, name)[spare] = array
+            for name, arrays in fitted.items():
+                if arrays is not None:
+                    for array, value in zip(slotted(getattr(target, name)), arrays, strict=True):
+                        array[spare] = value
             for column, number in (switches or {}).items():
-                self._parameters.switches[spare, column] = number
+                target.switches[spare, column] = number
             for column, limit in (limits or {}).items():
-                self._parameters.limits[spare, column] = limit
-            store_release(self._control, d.VERSION, version + 1)
+                target.limits[spare, column] = limit
+            if others:
+                self._exchange(target, lambda: self._put_in_force(target, version + 1), timeout_s)
+            else:
+                self._put_in_force(target, version + 1)
             return version + 1
+
+    def _with_others(self, others: Mapping[str, Any]) -> d.Parameters:
+        """Copy the parameters, with some members packed anew: the same values in both of their slots."""
+        copies = {
+            name: pack_member(name, others[name]) if name in others else copied(member)
+            for name, member in self._parameters._asdict().items()
+        }
+        return d.Parameters(**copies)
+
+    def _put_in_force(self, parameters: d.Parameters, version: int) -> None:
+        self._parameters = parameters
+        store_release(self._control, d.VERSION, version)
 
     def wait_adopted(self, version: int, timeout_s: float) -> bool:
         """Wait until the loop works with `version` or a later one; True at once while it is not running."""
@@ -103,23 +145,3 @@ class ParameterSlots:
                 return False
             time.sleep(_POLL_S)
         return True
-
-    def _checked(self, name: str, value: ArrayLike) -> NDArray[Any]:
-        target = getattr(self._parameters, name, None)
-        if not isinstance(target, np.ndarray) or target.ndim < 2:
-            raise RequestError(f"{name!r} is not a parameter that can be changed while the loop runs")
-        array = np.asarray(value, dtype=target.dtype)
-        if array.shape != target.shape[1:]:
-            raise RequestError(f"{name}: expected shape {target.shape[1:]}, found {array.shape}")
-        if not np.all(np.isfinite(array)):
-            raise RequestError(f"{name}: every value must be finite")
-        return array
-
-
-def _slotted(member: Any) -> tuple[NDArray[Any], ...]:
-    """Arrays of a `Parameters` member that exist once per slot."""
-    if isinstance(member, Matrix):
-        return (member.weights, member.taps)
-    if isinstance(member, d.Kalman):
-        return tuple(member)
-    return (member,) if member.ndim >= 2 else ()

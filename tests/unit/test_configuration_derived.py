@@ -403,11 +403,15 @@ def test_the_controller_is_the_setting_else_the_one_of_the_file():
     settings = settings_of(control_ho=ControlSettings(type="LEAKY"))
     p = parameters_of(None, settings)
     assert (p.controller_type_lo, p.controller_type_ho) == ("PID", "LEAKY")
-    kalman = calibration_table() | {"controller_type": "KALMAN"}
-    with pytest.raises(ConfigError, match=r"controller_type: found 'KALMAN', expected PID or LEAKY"):
-        parameters_of(kalman, settings)
-    both = replace(settings, control_lo=ControlSettings(type="PID"))
-    assert parameters_of(kalman, both).controller_type_lo == "PID"
+    kalman = parameters_of(calibration_table() | {"controller_type": "KALMAN"}, settings)
+    assert (kalman.controller_type_lo, kalman.controller_type_ho) == ("KALMAN", "LEAKY")
+
+
+def test_the_kalman_model_begins_with_the_gain_and_leak_of_the_settings():
+    p = parameters_of(None, settings_of(control_lo=ControlSettings(ki=(0.2, 0.4), leak=0.98)))
+    np.testing.assert_allclose(np.diag(p.kalman_lo.gain), [0.2, 0.4], rtol=1e-12)
+    np.testing.assert_array_equal(p.kalman_lo.transition, 0.98 * np.eye(2))
+    assert p.kalman_ho.gain.shape == (p.reconstructor_ho.shape[0],) * 2
 
 
 def test_settings_reach_the_loop():

@@ -299,7 +299,7 @@ def test_wrong_changes_are_refused_and_nothing_changes(bench):
     with pytest.raises(RequestError, match="finite"):
         bench.loop.slots.change(kp_lo=np.array([0.1, np.nan]))
     with pytest.raises(RequestError, match="not a parameter"):
-        bench.loop.slots.change(bad_pixels=np.zeros(1))
+        bench.loop.slots.change(state=np.array([1]))
     assert bench.loop.slots.version == version
 
 

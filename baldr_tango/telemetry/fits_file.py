@@ -20,6 +20,9 @@ from baldr_tango.telemetry.ring import TelemetryRing
 _PIECE: Final = 256  # table rows converted at a time
 _CODES: Final = {"i8": "K", "i4": "J", "u2": "J", "i1": "J", "f4": "E", "f8": "D"}
 _TYPES: Final = {"K": ">i8", "J": ">i4", "E": ">f4", "D": ">f8"}
+_CARD_LENGTH: Final = 80
+_CARD_OVERHEAD: Final = 13  # keyword, equals sign, slash
+_NUMBER_WIDTH: Final = 20
 _KEYWORDS: Final = {
     "beam": ("BEAM", "beam number"),
     "mask": ("MASK", "phase mask"),
@@ -109,7 +112,7 @@ def _header(fits: Any, description: Description) -> Any:
         elif name in _KEYWORDS:
             _put(header, _KEYWORDS[name][0], value, _KEYWORDS[name][1])
         else:
-            _put(header, f"HIERARCH BALDR {name.upper()}", value, "")
+            header.add_comment(f"{name} = {_allowed(value)}")
     return header
 
 
@@ -121,12 +124,20 @@ def _summary(name: str, values: NDArray[Any]) -> tuple[float, str]:
 
 
 def _put(header: Any, keyword: str, value: Any, comment: str) -> None:
-    """Set a keyword to what FITS allows: printable ASCII, finite numbers."""
+    """Set a keyword, with its comment if the card has room for both."""
+    value = _allowed(value)
+    length = len(value.replace("'", "''")) + 2 if isinstance(value, str) else _NUMBER_WIDTH
+    has_room = _CARD_OVERHEAD + length + len(comment) <= _CARD_LENGTH
+    header[keyword] = (value, comment if has_room else "")
+
+
+def _allowed(value: Any) -> bool | int | float | str:
+    """Return what FITS allows: printable ASCII, finite numbers."""
     value = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(value, bool | int | float) or (isinstance(value, float) and not np.isfinite(value)):
-        text = str(value).encode("ascii", "backslashreplace").decode()
-        value = "".join(c if c.isprintable() else " " for c in text)
-    header[keyword] = (value, comment)
+    if isinstance(value, bool | int) or (isinstance(value, float) and np.isfinite(value)):
+        return value
+    text = str(value).encode("ascii", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _append_table(

@@ -166,7 +166,14 @@ def test_fits_header_tells_beam_mask_camera_loop_and_time(tmp_path):
     feed(ring, 5)
     given = description(SIZES)
     before = np.datetime64("now")
-    saved = save(ring, tmp_path, "fits", odd="Grüße\nzwei Zeilen", not_a_number=np.nan)
+    odd = {
+        "odd": "Grüße\nzwei Zeilen",
+        "not_a_number": np.nan,
+        "runtime_sha256": "f" * 64,
+        "runtime_file": "/etc/O'Brien/" + "x" * 50,
+    }
+    saved = save(ring, tmp_path, "fits", **odd)
+
     with fits.open(saved.path) as units:
         header = units[0].header
         found = {key: header[key] for key in ("BEAM", "MASK", "MODE", "FPS", "GAIN", "BOXCAR", "NFRAMES")}
@@ -180,6 +187,9 @@ def test_fits_header_tells_beam_mask_camera_loop_and_time(tmp_path):
             "NFRAMES": 5,
         }
         assert header["CONFFILE"] == given["config_file"]
+        assert header["RUNSHA"] == "f" * 64
+        assert header["RUNFILE"] == "/etc/O'Brien/" + "x" * 50
+        assert "odd = Gr\\xfc\\xdfe zwei Zeilen" in header["COMMENT"]
         assert header["KI_LO"] == 0.3
         assert header["KI_HO"] == pytest.approx(0.15)
         assert "mean of 5 modes" in header.comments["KI_HO"]

@@ -72,7 +72,7 @@ class Beam:
         """What the camera server says, and what follows from it."""
         self.mask: MaskFollower = MaskFollower(self)
         """Where the phase mask stands."""
-        self.saving = Saving(self, self._describe)
+        self.saving: Saving = Saving(self, self._describe)
         """Telemetry capacity, save path and save format, and the saving itself."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None

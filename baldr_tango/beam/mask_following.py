@@ -73,7 +73,7 @@ class MaskFollower:
         self._still = 0
         self._failures = 0
         self._due = 0.0
-        self.state = MaskState()
+        self.state: MaskState = MaskState()
         """Where it stood last."""
 
     def start(self, mds: MdsClient) -> None:

@@ -201,7 +201,13 @@ class Connection:
 
     def _send(self, socket: zmq.Socket[bytes]) -> bool:
         """Send what is not sent yet; True when it cannot be sent now."""
-        while (request := self._pending.next_unsent()) is not None:
+        while self._pending.has_unsent:
+            # Asked first, so that a request can be taken back until there is somebody to send it to.
+            if not socket.poll(0, zmq.POLLOUT):
+                return True
+            request = self._pending.next_unsent()
+            if request is None:
+                return False
             try:
                 socket.send_multipart([request.key, b"", request.payload], zmq.NOBLOCK)
             except zmq.Again:

@@ -101,6 +101,11 @@ class PendingRequests:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def has_unsent(self) -> bool:
+        """True while something may have to be sent."""
+        return bool(self._unsent)
+
     def add(self, request: Request[Any]) -> None:
         """Take a new request; it is sent after those before it."""
         self._counters.requests += 1

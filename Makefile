@@ -47,7 +47,7 @@ bench: setup-test ## measure the loop on this machine
 clean: ## remove the virtual environment, caches and build products of this checkout
 	[ ! -f $(VENV)/.made-for ] || rm -rf $(VENV)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find baldr_tango devices legacy_zmq tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
+	find * -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-run:
 	@tools/venv.sh $(VENV) database

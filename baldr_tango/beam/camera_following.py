@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +14,6 @@ from baldr_tango.errors import BaldrError
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.peers import CameraMonitor, CameraState, PeerState, camera_monitor
 from baldr_tango.rtc import RealTimeLoop
-from baldr_tango.rtc.arrays import period_ns
 
 if TYPE_CHECKING:
     from baldr_tango.beam.beam import Beam
@@ -39,9 +38,6 @@ POLL_S: Final = 0.02
 
 RETRY_S: Final = 1.0
 """Pause after a change that the loop did not take [s]."""
-
-DERIVED: Final = ("dark", "flux_weights", "reference")
-"""Derived arrays that may depend on the camera and that the loop takes over while it runs."""
 
 
 class CameraFollower:
@@ -143,24 +139,22 @@ class CameraFollower:
         before = derive(calibration, settings, frame_rate_hz=old.frame_rate_hz, gain=old.gain)
         after = derive(calibration, settings, frame_rate_hz=rate, gain=gain)
         arrays: dict[str, Any] = {}
-        for name in DERIVED:
-            derived, wanted = getattr(before, name), getattr(after, name)
-            if np.array_equal(derived, wanted):
-                continue
-            if np.array_equal(loop.slots.current(name), derived.astype(np.float32)):
-                arrays[name] = wanted
+        for name in _different_arrays(before, after):
+            if np.array_equal(getattr(old, name), getattr(before, name)):
+                arrays[name] = getattr(after, name)
             else:
                 # Measured or set by an operator: nothing derived replaces that.
                 self._beam.log.warning("%s is not that of the calibration file: it stays as it is", name)
-        loop.slots.change(switches={d.PERIOD_NS: period_ns(rate)}, **arrays)
         # Warnings quote the scale by which the dark was multiplied.
         notes = dict(zip(before.warnings, after.warnings, strict=False))
-        loop.parameters = replace(
-            old,
-            frame_rate_hz=rate,
-            gain=gain,
-            warnings=tuple(notes.get(note, note) for note in old.warnings),
-            **arrays,
+        loop.update(
+            replace(
+                old,
+                frame_rate_hz=rate,
+                gain=gain,
+                warnings=tuple(notes.get(note, note) for note in old.warnings),
+                **arrays,
+            )
         )
         self._rate.restart()
         self._beam.log.info(
@@ -173,6 +167,16 @@ class CameraFollower:
         )
         # A recording describes the camera at its beginning.
         self._beam.follow_ring(loop.arrays.ring)
+
+
+def _different_arrays(one: LoopParameters, other: LoopParameters) -> list[str]:
+    """Names of the arrays in which two sets of parameters differ."""
+    return [
+        item.name
+        for item in fields(LoopParameters)
+        if isinstance(getattr(one, item.name), np.ndarray)
+        and not np.array_equal(getattr(one, item.name), getattr(other, item.name))
+    ]
 
 
 def differs(parameters: LoopParameters, state: CameraState) -> bool:

@@ -210,12 +210,13 @@ class Beam:
                 fault=self._failure,
                 busy="" if failed else self._busy,
             )
-        counters = loop.arrays.state.counters
+        # One word: a change of both loops is seen whole.
+        loops = int(loop.arrays.state.counters[d.LOOPS])
         rtc, fault, busy = self._rtc_state(loop)
         return BeamState(
             rtc,
-            LoopState(int(counters[d.LO_CLOSED])),
-            LoopState(int(counters[d.HO_CLOSED])),
+            LoopState(loops & 1),
+            LoopState(loops >> 1),
             alarm=self.housekeeping.alarms if rtc != RtcState.STOPPED else (),
             fault=fault,
             busy=busy,
@@ -292,6 +293,12 @@ class Beam:
             if rtc == RtcState.FAULT:
                 self._switch({d.CLOSE_LO: 0, d.CLOSE_HO: 0, d.RESET: generation})
 
+    def update(self, parameters: LoopParameters, **more: Any) -> None:
+        """Have the loop compute with other parameters, and wait until it does; see `RealTimeLoop.update`."""
+        loop = self._loop()
+        with self.exclusive:
+            self._wait_adopted(loop, loop.update(parameters, timeout_s=APPLY_TIMEOUT_S, **more))
+
     def stop_rtc(self) -> None:
         """End the real-time thread: loops open, mirror flat; bounded, with or without frames."""
         with self.exclusive:
@@ -361,7 +368,10 @@ class Beam:
 
     def _switch(self, switches: dict[int, int]) -> None:
         loop = self._loop()
-        version = loop.slots.change(switches=switches, timeout_s=APPLY_TIMEOUT_S)
+        self._wait_adopted(loop, loop.slots.change(switches=switches, timeout_s=APPLY_TIMEOUT_S))
+
+    @staticmethod
+    def _wait_adopted(loop: RealTimeLoop, version: int) -> None:
         if not loop.slots.wait_adopted(version, APPLY_TIMEOUT_S):
             raise StateError(f"the real-time loop did not react within {APPLY_TIMEOUT_S:g} s")
 

@@ -140,6 +140,17 @@ def kalman_step(
 
 
 @kernel
+def forget_silenced(output: Any, predicted: Any) -> None:
+    """Drop the prediction of every mode whose output is 0: what was reset must not come back with it.
+
+    output, predicted : (M,) float32; predicted is changed in place
+    """
+    for i in range(output.size):
+        if output[i] == 0.0:
+            predicted[i] = np.float32(0.0)
+
+
+@kernel
 def limit_modes(
     output: Any, limit: float, most: int, integral: Any, previous: Any, violations: Any, muted: Any
 ) -> int:

@@ -19,6 +19,7 @@ from baldr_tango.kernels.control import (
     PID,
     carry_over,
     count_set,
+    forget_silenced,
     kalman_step,
     largest,
     leaky_step,
@@ -461,6 +462,8 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
         state.violations,
         state.muted,
     )
+    if p.switches[slot, d.TYPE_HO] == KALMAN:
+        forget_silenced(output, state.predicted_ho)
     if limited > 0:
         state.counters[d.LIMITED] += limited
         state.counters[d.MUTED] = count_set(state.muted)

@@ -97,6 +97,8 @@ class LoopParameters:
     kalman_ho: KalmanModel | None = None
     secondary_pixel: int = 0
     """Flat index of the centre of the secondary obstruction."""
+    strehl_model: str = "residual"
+    """"residual": Strehl from the high-order errors; "secondary": from `strehl_line` at `secondary_pixel`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -156,6 +158,7 @@ def derive(
         mode_shapes_ho=_mode_shapes(calibration, "M2C_HO", notes),
         exterior_pixels=light.exterior_pixels,
         secondary_pixel=calibration.secondary_pixel,
+        strehl_model=_strehl_model(calibration, settings, notes),
         control_lo=control_lo,
         control_ho=control_ho,
         kalman_lo=default_model(control_lo.ki, control_lo.leak),
@@ -195,15 +198,32 @@ def _controller(
     return ControllerSettings(**vectors)
 
 
+def lit_signals(clear_pupil: FloatArray) -> NDArray[np.bool_]:
+    """(A,) False where there is no light to normalise a signal by."""
+    return np.asarray(clear_pupil > 1e-6 * clear_pupil.max())
+
+
 def _signal_mask(calibration: Calibration, light: Photometry, notes: list[str]) -> NDArray[np.bool_]:
     """Say which signals have light to be normalised by."""
-    mask = light.clear_pupil > 1e-6 * light.clear_pupil.max()
+    mask = lit_signals(light.clear_pupil)
     if dark := int((~mask).sum()):
         notes.append(
             f"{calibration.file}: {calibration.table}.norm_pupil: no light at {dark} of {mask.size}"
             " actuators: their signal is taken as 0"
         )
     return mask
+
+
+def _strehl_model(calibration: Calibration, settings: BeamSettings, notes: list[str]) -> str:
+    """Return the wanted model; the secondary one needs a line that was measured, which the identity was not."""
+    wanted = settings.loop.strehl_model
+    if wanted == "secondary" and np.array_equal(calibration.I2rms_sec, np.eye(2)):
+        notes.append(
+            f"{calibration.file}: {calibration.table}.I2rms_sec: not measured (identity): Strehl ratio from the"
+            " high-order residual instead (loop.strehl_model)"
+        )
+        return "residual"
+    return wanted
 
 
 def _mode_shapes(calibration: Calibration, name: str, notes: list[str]) -> FloatArray:

@@ -38,6 +38,10 @@ class Photometry:
     reference: FloatArray
     clear_pupil: FloatArray
     exterior_pixels: IndexArray
+    reference_image: FloatArray
+    """(P,) intensity with the phase mask, per unit flux."""
+    clear_image: FloatArray
+    """(P,) intensity without the phase mask, for use as divisor, per unit flux."""
 
 
 def bad_pixels_of(calibration: Calibration, notes: list[str]) -> IndexArray:
@@ -90,6 +94,8 @@ def photometry_of(
         reference=matrix @ reference,
         clear_pupil=matrix @ clear,
         exterior_pixels=exterior,
+        reference_image=reference,
+        clear_image=clear,
     )
 
 

@@ -104,6 +104,12 @@ class LoopSettings:
     wavelength_nm: float = key(
         1650.0, "Wavelength at which the Strehl ratio is quoted.", unit="nm", above=0, maximum=1e5
     )
+    strehl_model: str = key(
+        "residual",
+        "Strehl estimate: from the high-order residual, or from the light behind the secondary obstruction"
+        " through the measured line I2rms_sec of the calibration.",
+        choices=("residual", "secondary"),
+    )
     snr_frames: int = key(
         1000,
         "Frames over which the signal-to-noise ratio is estimated.",

@@ -590,7 +590,14 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
 
 @part_of_kernel
 def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
-    """Fill in a frame's figures of merit, after its command is on the mirror."""
+    """Fill in a frame's figures of merit, after its command is on the mirror.
+
+    The Strehl ratio is that of the extended Marechal approximation, ``exp(-(2 pi rms / wavelength)^2)``
+    (Mahajan 1983, J. Opt. Soc. Am. 73, 860). The residual is either the rms of the high-order errors over the
+    controlled actuators, which knows neither tip/tilt nor what the sensor does not see and includes its noise,
+    or the measured line ``slope * intensity + intercept`` of the pixel behind the secondary obstruction, which
+    holds for the source and the band it was measured with.
+    """
     counters = state.counters
     ring.rmse_est[row] = np.float32(mean_of(state.image, parameters.exterior_pixels))
     most = parameters.switches[slot, d.SNR_FRAMES]
@@ -598,8 +605,14 @@ def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
     n = np.float64(counters[d.SNR_COUNT])
     accumulate(ring.img_dm[row], 1.0 / n, state.mean, state.variance)
     ring.snr[row] = np.float32(signal_to_noise(state.mean, state.variance, n / (n - 1.0)) if n > 1.0 else 0.0)
-    residual_nm = parameters.limits[slot, d.NM_PER_UNIT] * rms(ring.e_HO[row], parameters.used_ho[slot])
-    phase = 2.0 * np.pi * residual_nm / parameters.limits[slot, d.WAVELENGTH_NM]
+    limits = parameters.limits[slot]
+    pixel = parameters.switches[slot, d.STREHL_PIXEL]
+    if pixel < 0:
+        residual = np.float64(rms(ring.e_HO[row], parameters.used_ho[slot]))
+    else:
+        intensity = np.float64(state.image[pixel])
+        residual = max(limits[d.STREHL_SLOPE] * intensity + limits[d.STREHL_INTERCEPT], 0.0)
+    phase = 2.0 * np.pi * limits[d.NM_PER_UNIT] * residual / limits[d.WAVELENGTH_NM]
     ring.strehl[row] = np.float32(np.exp(-phase * phase))
 
 

@@ -63,7 +63,9 @@ INJECT_HOLD: Final = 17
 INJECT_SEED: Final = 18
 INJECT_EPOCH: Final = 19
 """Changes with every new arming: the waveform starts again."""
-N_SWITCHES: Final = 20
+STREHL_PIXEL: Final = 20
+"""Flat index of the pixel that the Strehl ratio is estimated from; below 0: from the high-order residual."""
+N_SWITCHES: Final = 21
 
 INJECT_LO: Final = 0
 INJECT_HO: Final = 1
@@ -76,7 +78,11 @@ HO_LIMIT: Final = 2
 FLUX_LIMIT: Final = 3
 NM_PER_UNIT: Final = 4
 WAVELENGTH_NM: Final = 5
-N_LIMITS: Final = 6
+STREHL_SLOPE: Final = 6
+"""Line from the intensity of `STREHL_PIXEL` to the residual [DM units rms per ADU of a frame]."""
+STREHL_INTERCEPT: Final = 7
+"""[DM units rms]"""
+N_LIMITS: Final = 8
 
 # Elements of `State.counters`.
 FRAMES: Final = 0

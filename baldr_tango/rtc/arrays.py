@@ -95,6 +95,7 @@ def _switches(parameters: LoopParameters, settings: LoopSettings) -> NDArray[np.
     row[d.SNR_FRAMES] = settings.snr_frames
     row[d.HO_VIOLATIONS] = parameters.limits.ho_violations
     row[d.PERIOD_NS] = period_ns(parameters.frame_rate_hz)
+    row[d.STREHL_PIXEL] = parameters.secondary_pixel if parameters.strehl_model == "secondary" else -1
     return row
 
 
@@ -111,7 +112,17 @@ def _limits(parameters: LoopParameters) -> NDArray[np.float64]:
     row[d.FLUX_LIMIT] = parameters.limits.min_flux_adu
     row[d.NM_PER_UNIT] = parameters.nm_per_dm_unit
     row[d.WAVELENGTH_NM] = parameters.wavelength_nm
+    row[d.STREHL_SLOPE] = strehl_slope(parameters.strehl_line, parameters.frame_rate_hz, parameters.gain)
+    row[d.STREHL_INTERCEPT] = parameters.strehl_line[1]
     return row
+
+
+def strehl_slope(line: tuple[float, float], frame_rate_hz: float, gain: float) -> float:
+    """Slope of the line of the Strehl estimate for the intensity of a frame [DM units rms per ADU].
+
+    The file has it for ADU/s/gain, and the intensity of a frame is ``ADU * fps / gain`` of those.
+    """
+    return line[0] * frame_rate_hz / gain
 
 
 def _inverse_clear_pupil(parameters: LoopParameters) -> NDArray[np.float64]:

@@ -82,7 +82,7 @@ TELEMETRY_FIELDS: Final = (
     Field("flux", "f8", "", "ADU", "sum of the dark-subtracted sub-frame"),
     Field("rmse_est", "f4", "", "ADU", "mean of the dark-subtracted pixels outside the pupil"),
     Field("snr", "f4", "", "", "signal-to-noise ratio: temporal mean over deviation of img_dm, averaged"),
-    Field("strehl", "f4", "", "", "Strehl ratio estimated from the pixels outside the pupil"),
+    Field("strehl", "f4", "", "", "Strehl ratio, extended Marechal approximation: model loop.strehl_model"),
 )
 """Every telemetry field, in the order of the files' datasets."""
 

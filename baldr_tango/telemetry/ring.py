@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -108,8 +108,14 @@ class TelemetryRing:
             return (slice(first, first + count),)
         return (slice(first, self.capacity), slice(0, first + count - self.capacity))
 
-    def read(self, start: int, stop: int) -> tuple[int, dict[str, NDArray[Any]]]:
+    def read(
+        self, start: int, stop: int, names: Iterable[str] | None = None
+    ) -> tuple[int, dict[str, NDArray[Any]]]:
         """Copy the records ``start`` to ``stop`` (exclusive).
+
+        Parameters
+        ----------
+        names : fields to copy; by default all.
 
         Returns
         -------
@@ -117,14 +123,13 @@ class TelemetryRing:
             difference is the number of records lost.
         records : arrays (n,) or (n, size) by field name; n is 0 when nothing of the range is there.
         """
+        fields = {name: self.fields[name] for name in (self.fields if names is None else names)}
         first = max(start, self.oldest)
         wanted = self.slices(first, min(stop, self.write_index))
         if wanted:
-            copy = {
-                name: np.concatenate([array[part] for part in wanted]) for name, array in self.fields.items()
-            }
+            copy = {name: np.concatenate([array[part] for part in wanted]) for name, array in fields.items()}
         else:
-            copy = {name: array[:0].copy() for name, array in self.fields.items()}
+            copy = {name: array[:0].copy() for name, array in fields.items()}
         fence()
         overwritten = self.oldest - first  # by the loop, while we copied
         if overwritten > 0:

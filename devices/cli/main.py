@@ -88,6 +88,16 @@ def parser() -> argparse.ArgumentParser:
     )
     calibrate.set_defaults(module="calibrate")
     calibrate.add_argument("--beam", type=int, action="append", metavar="N", help="beam; repeatable; all")
+
+    calibration = commands.add_parser("calibration", parents=[common], help="judge calibration files")
+    calibration.set_defaults(module="calibration")
+    calibration.add_argument("action", choices=("check",), help="check: exit status 1 when unstable")
+    calibration.add_argument("file", type=Path, metavar="FILE", help="calibration file")
+    calibration.add_argument(
+        "--beam", type=int, action="append", metavar="N", help="beam; repeatable; all that the file has"
+    )
+    calibration.add_argument("--mask", metavar="NAME", help="phase mask (default: that of the configuration)")
+    calibration.add_argument("--json", action="store_true", help="the whole report as JSON")
     return top
 
 

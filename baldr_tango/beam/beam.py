@@ -12,6 +12,7 @@ from typing import Any, Final
 from baldr_tango import __version__
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.live_configuration import LiveConfiguration
 from baldr_tango.beam.mask_following import MaskFollower
 from baldr_tango.beam.readings import read_values
 from baldr_tango.beam.saving import Saving
@@ -72,6 +73,8 @@ class Beam:
         """What the camera server says, and what follows from it."""
         self.mask: MaskFollower = MaskFollower(self)
         """Where the phase mask stands."""
+        self.live: LiveConfiguration = LiveConfiguration(self)
+        """What the file said and operators have changed since."""
         self.saving: Saving = Saving(self, self._describe)
         """Telemetry capacity, save path and save format, and the saving itself."""
         self._telemetry: TelemetryWriter | None = None

@@ -67,6 +67,11 @@ class Saving:
         return str(self._saver.newest.path) if self._saver.newest else ""
 
     @property
+    def is_saving(self) -> bool:
+        """A file is being written."""
+        return self._saver.last is not None and not self._saver.last.done.is_set()
+
+    @property
     def error(self) -> str:
         """Why the last file asked for is not there, or empty."""
         return self._saver.last.error if self._saver.last else ""

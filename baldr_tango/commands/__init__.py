@@ -1,6 +1,6 @@
 """Every command of a beam, and the one door to them."""
 
-from baldr_tango.commands import configuration, introspection, loops, peers, telemetry
+from baldr_tango.commands import configuration, fields, introspection, loops, peers, telemetry
 from baldr_tango.commands.door import execute, runs_beside
 from baldr_tango.commands.table import COMMANDS
 
@@ -8,6 +8,7 @@ __all__ = [
     "COMMANDS",
     "configuration",
     "execute",
+    "fields",
     "introspection",
     "loops",
     "peers",

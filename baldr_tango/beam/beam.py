@@ -12,6 +12,7 @@ from typing import Any, Final
 from baldr_tango import __version__
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.judgement import Judgement
 from baldr_tango.beam.live_configuration import LiveConfiguration
 from baldr_tango.beam.mask_following import MaskFollower
 from baldr_tango.beam.readings import read_values
@@ -68,6 +69,8 @@ class Beam:
         """Calibration in force."""
         self.calibration_limits: Mapping[str, float] = {}
         """Limits and flags of the calibration file that are only reported."""
+        self.judgement: Judgement = Judgement(self)
+        """What the calibration is worth, and whether the loops will be stable."""
         self.housekeeping = Housekeeping(self)
         self.camera: CameraFollower = CameraFollower(self)
         """What the camera server says, and what follows from it."""
@@ -92,6 +95,7 @@ class Beam:
         if self._starter is not None and self._starter.is_alive():
             return
         self._closing.clear()
+        self.judgement.start()
         self._camera = CameraClient(self.settings.camera_endpoint, self.settings.camera_timeout_s)
         self._mds = MdsClient(self.settings.mds_endpoint, self.settings.timeout_s)
         self.camera.start()
@@ -114,6 +118,7 @@ class Beam:
     def close(self) -> None:
         """Stop everything in reverse order; bounded, and harmless when called twice."""
         self._closing.set()
+        self.judgement.stop()
         self.camera.stop()
         if self._starter is not None:
             self._starter.join(5.0)
@@ -174,6 +179,7 @@ class Beam:
             }
             self._failure = ""
             self._busy = ""
+        self.judgement.look()
         self.log.info("configured from %s, mask %s, %.6g Hz", path, used_mask, parameters.frame_rate_hz)
         return parameters
 
@@ -259,21 +265,37 @@ class Beam:
 
     # Commands
 
-    def set_loops(self, lo: LoopState | None = None, ho: LoopState | None = None) -> BeamState:
+    def set_loops(
+        self, lo: LoopState | None = None, ho: LoopState | None = None, *, force: bool = False
+    ) -> BeamState:
         """Open or close the loops, both at the same frame; None leaves one as it is.
+
+        Parameters
+        ----------
+        force : close loops even if they are predicted unstable.
 
         Raises
         ------
-        StateError : closing is not possible now, or the loop did not react.
+        StateError : closing is not possible now or predicted unstable, or the loop did not react.
         """
         wanted = {d.CLOSE_LO: lo, d.CLOSE_HO: ho}
         closing = LoopState.CLOSED in (lo, ho)
         with self.exclusive:
-            rtc = self.state().rtc
+            now = self.state()
+            rtc = now.rtc
             after(rtc, "close" if closing else "open")
+            if closing and not force:
+                self._check_closing(now, lo, ho)
             if rtc not in (RtcState.UNCONFIGURED, RtcState.STOPPED):
                 self._switch({k: int(v) for k, v in wanted.items() if v is not None})
             return self.state()
+
+    def _check_closing(self, now: BeamState, lo: LoopState | None, ho: LoopState | None) -> None:
+        """Refuse a change of the loops after which those that are closed are predicted unstable."""
+        then_lo, then_ho = now.lo if lo is None else lo, now.ho if ho is None else ho
+        if (then_lo, then_ho) != (now.lo, now.ho):
+            closed = LoopState.CLOSED
+            self.judgement.check_closing(lo == closed, ho == closed, then_lo == closed, then_ho == closed)
 
     def pause(self) -> None:
         """Stop processing frames; controllers and mirror keep their state."""

@@ -78,6 +78,7 @@ class Housekeeping:
         if loop is not None and self._statistics is not None:
             loop.check_streams()
             self._handle_trip(loop)
+            self._beam.judgement.look()
             if now >= self._next_figures:
                 before = self._statistics.figures
                 self._report(before, self._statistics.update())

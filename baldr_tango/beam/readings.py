@@ -86,6 +86,13 @@ def _vector(field: str, moment: Moment) -> Any:
     return moment.newest(field).astype(np.float64)
 
 
+def _judged(moment: Moment, name: str, form: Callable[[Any], Any] | None = None) -> Any:
+    """One result of the report on the calibration; None while there is none."""
+    report = moment.beam.judgement.newest
+    value = None if report is None else getattr(report, name)
+    return value if form is None or value is None else form(value)
+
+
 READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "TT_state": lambda m: m.state.lo,
     "HO_state": lambda m: m.state.ho,
@@ -112,6 +119,9 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "mask_state": lambda m: m.beam.mask.state.text,
     "mask_x": lambda m: m.beam.mask.state.x_um,
     "mask_y": lambda m: m.beam.mask.state.y_um,
+    "calibration_warnings": lambda m: _judged(m, "warnings", "\n".join) or "",
+    "predicted_stable": lambda m: _judged(m, "predicted_stable"),
+    "gain_margin": lambda m: _judged(m, "gain_margin"),
     "frames": partial(_counter, d.FRAMES),
     "lost_frames": partial(_counter, d.LOST),
     "stale_wakeups": partial(_counter, d.STALE),

@@ -8,16 +8,34 @@ from baldr_tango.interface import Json
 from baldr_tango.names import SERVO_RUN, SERVO_STOP, LoopState
 
 
+def _is_forced(force: Json) -> bool:
+    """Read the argument of the closing commands; anything else, like the ``""`` of old clients, means no."""
+    return force is True or (isinstance(force, str) and force.strip().lower() == "force")
+
+
 @beam_command(tango_name="status_json", waits=True)
 def status(beam: Beam) -> dict[str, Json]:
     """Report every status key at once."""
     return beam.status()
 
 
+@beam_command(unlisted=("force",))
+def close_baldr_LO(beam: Beam, force: Json = False) -> dict[str, Json]:
+    """Close the low-order (tip/tilt) loop; its controller starts from zero.
+
+    Refused when it is predicted unstable.
+
+    Parameters
+    ----------
+    force : true or "force" closes it all the same
+    """
+    return {"ok": True, "TT_state": int(beam.set_loops(lo=LoopState.CLOSED, force=_is_forced(force)).lo)}
+
+
 @beam_command()
-def close_baldr_LO(beam: Beam) -> dict[str, Json]:
-    """Close the low-order (tip/tilt) loop; its controller starts from zero."""
-    return {"ok": True, "TT_state": int(beam.set_loops(lo=LoopState.CLOSED).lo)}
+def force_close_baldr_LO(beam: Beam) -> dict[str, Json]:
+    """Close the low-order (tip/tilt) loop even if it is predicted unstable."""
+    return close_baldr_LO(beam, True)
 
 
 @beam_command()
@@ -26,10 +44,23 @@ def open_baldr_LO(beam: Beam) -> dict[str, Json]:
     return {"ok": True, "TT_state": int(beam.set_loops(lo=LoopState.OPEN).lo)}
 
 
+@beam_command(unlisted=("force",))
+def close_baldr_HO(beam: Beam, force: Json = False) -> dict[str, Json]:
+    """Close the high-order loop; its controller starts from zero.
+
+    Refused when it is predicted unstable.
+
+    Parameters
+    ----------
+    force : true or "force" closes it all the same
+    """
+    return {"ok": True, "HO_state": int(beam.set_loops(ho=LoopState.CLOSED, force=_is_forced(force)).ho)}
+
+
 @beam_command()
-def close_baldr_HO(beam: Beam) -> dict[str, Json]:
-    """Close the high-order loop; its controller starts from zero."""
-    return {"ok": True, "HO_state": int(beam.set_loops(ho=LoopState.CLOSED).ho)}
+def force_close_baldr_HO(beam: Beam) -> dict[str, Json]:
+    """Close the high-order loop even if it is predicted unstable."""
+    return close_baldr_HO(beam, True)
 
 
 @beam_command()
@@ -38,11 +69,24 @@ def open_baldr_HO(beam: Beam) -> dict[str, Json]:
     return {"ok": True, "HO_state": int(beam.set_loops(ho=LoopState.OPEN).ho)}
 
 
-@beam_command()
-def close_all(beam: Beam) -> dict[str, Json]:
-    """Close both loops at the same frame."""
-    state = beam.set_loops(lo=LoopState.CLOSED, ho=LoopState.CLOSED)
+@beam_command(unlisted=("force",))
+def close_all(beam: Beam, force: Json = False) -> dict[str, Json]:
+    """Close both loops at the same frame.
+
+    Refused when they are predicted unstable.
+
+    Parameters
+    ----------
+    force : true or "force" closes them all the same
+    """
+    state = beam.set_loops(lo=LoopState.CLOSED, ho=LoopState.CLOSED, force=_is_forced(force))
     return {"ok": True, "TT_state": int(state.lo), "HO_state": int(state.ho)}
+
+
+@beam_command()
+def force_close_all(beam: Beam) -> dict[str, Json]:
+    """Close both loops at the same frame even if they are predicted unstable."""
+    return close_all(beam, True)
 
 
 @beam_command()

@@ -91,6 +91,8 @@ class Command:
     aliases: tuple[str, ...] = ()
     waits: bool = False
     """Runs beside other commands: it only reads, or it waits for a peer."""
+    unlisted: tuple[Argument, ...] = ()
+    """Arguments after the others that only the commander takes: introspection and Tango do not know them."""
     raw_reply: bool = False
     """The commander sends the returned text as it is, not as JSON."""
     expert: bool = False
@@ -108,7 +110,8 @@ class Command:
     def bind(self, values: Sequence[Any]) -> list[Any]:
         """Match positional values with the arguments.
 
-        Surplus values are ignored, as the existing clients rely on (``open_baldr_LO ""``).
+        Surplus values are ignored, as the existing clients rely on (``open_baldr_LO ""``). Unlisted
+        arguments are passed when they are given.
         Raises `RequestError` for a missing argument or a wrong type.
         """
         bound: list[Any] = []
@@ -122,7 +125,8 @@ class Command:
                 )
             else:
                 bound.append(argument.default)
-        return bound
+        extra = zip(self.unlisted, values[len(self.arguments) :], strict=False)
+        return bound + [argument.convert(value, self.name) for argument, value in extra]
 
 
 class CommandTable:
@@ -162,6 +166,7 @@ def command(
     *,
     tango_name: str | None = None,
     aliases: Sequence[str] = (),
+    unlisted: Sequence[str] = (),
     waits: bool = False,
     raw_reply: bool = False,
     expert: bool = False,
@@ -185,7 +190,8 @@ def command(
             Command(
                 name=function.__name__,
                 function=function,
-                arguments=arguments,
+                arguments=tuple(a for a in arguments if a.name not in unlisted),
+                unlisted=tuple(a for a in arguments if a.name in unlisted),
                 returns=_kind(hints.get("return", type(None))),
                 doc=text.split("\n\nParameters\n", 1)[0].strip(),
                 tango_name=tango_name or function.__name__,

@@ -173,6 +173,27 @@ VALUES: Final[tuple[Value, ...]] = (
         archive_change=1.0,
     ),
     Value(
+        "calibration_warnings",
+        str,
+        "what the calibration in force deserves to be looked at for; calibration_report tells all",
+        label="Calibration warnings",
+    ),
+    Value(
+        "predicted_stable",
+        bool,
+        "both loops will be stable when they are closed with the gains in force",
+        label="Predicted stable",
+    ),
+    Value(
+        "gain_margin",
+        float,
+        "largest factor on all gains that keeps both closed loops stable, as predicted",
+        label="Gain margin",
+        format="%8.2f",
+        minimum=0.0,
+        archive_change=0.01,
+    ),
+    Value(
         "frames",
         int,
         "frames processed since start",

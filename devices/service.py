@@ -66,5 +66,8 @@ class BeamService:
         self.beam.close()
 
     def execute(self, name: str, arguments: Sequence[Any], source: str) -> Any:
-        """Run a command through the one door."""
-        return execute(self.beam, name, arguments, source=source)
+        """Run a command through the one door; one that works in the background is not waited for.
+
+        A Tango client gives up after 3 s: it follows the job by the attributes ``job_state`` and so on.
+        """
+        return execute(self.beam, name, arguments, source=source, wait=False)

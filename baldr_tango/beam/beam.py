@@ -12,10 +12,12 @@ from typing import Any, Final
 from baldr_tango import __version__
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.jobs import Jobs
 from baldr_tango.beam.judgement import Judgement
 from baldr_tango.beam.live_configuration import LiveConfiguration
 from baldr_tango.beam.mask_following import MaskFollower
 from baldr_tango.beam.readings import read_values
+from baldr_tango.beam.references import References
 from baldr_tango.beam.saving import Saving
 from baldr_tango.beam.state import BeamState, StateChange, after
 from baldr_tango.beam.statistics import Figures
@@ -80,6 +82,10 @@ class Beam:
         """What the file said and operators have changed since."""
         self.saving: Saving = Saving(self, self._describe)
         """Telemetry capacity, save path and save format, and the saving itself."""
+        self.jobs: Jobs = Jobs(self.log, self.name)
+        """Long commands."""
+        self.references: References = References(self)
+        """Dark and references, measured with the loop's frames."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None
         self._mds: MdsClient | None = None
@@ -118,6 +124,8 @@ class Beam:
     def close(self) -> None:
         """Stop everything in reverse order; bounded, and harmless when called twice."""
         self._closing.set()
+        if not self.jobs.close(2.0):
+            self.log.error("%s did not end in time", self.jobs.status.name)
         self.judgement.stop()
         self.camera.stop()
         if self._starter is not None:

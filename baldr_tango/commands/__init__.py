@@ -1,6 +1,16 @@
 """Every command of a beam, and the one door to them."""
 
-from baldr_tango.commands import calibration, configuration, fields, introspection, loops, peers, telemetry
+from baldr_tango.commands import (
+    calibration,
+    configuration,
+    fields,
+    introspection,
+    jobs,
+    loops,
+    peers,
+    references,
+    telemetry,
+)
 from baldr_tango.commands.door import execute, runs_beside
 from baldr_tango.commands.table import COMMANDS
 
@@ -11,8 +21,10 @@ __all__ = [
     "execute",
     "fields",
     "introspection",
+    "jobs",
     "loops",
     "peers",
+    "references",
     "runs_beside",
     "telemetry",
 ]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from baldr_tango.beam import Beam
+from baldr_tango.beam.jobs import Job
 from baldr_tango.commands.table import COMMANDS
-from baldr_tango.errors import BaldrError, StateError
+from baldr_tango.errors import BaldrError, RequestError, StateError
 from baldr_tango.interface import Command, Json
 
 BUSY_TIMEOUT_S: Final = 2.0
@@ -25,7 +26,7 @@ def runs_beside(name: str) -> bool:
     return COMMANDS.find(name).waits
 
 
-def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = "") -> Json:
+def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = "", wait: bool = True) -> Json:
     """Run a command on a beam.
 
     Parameters
@@ -33,6 +34,9 @@ def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = ""
     name : name or alias, in any case
     args : positional arguments as they came in the request
     source : who asks, for the log
+    wait : whether to wait for the end of a command that works in the background; otherwise the reply is
+        ``{"ok": true, "job": name, "pending": true}``. An argument ``{"wait": false}`` of the request, alone
+        or among the keys of its last argument, goes before.
 
     Raises
     ------
@@ -40,10 +44,15 @@ def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = ""
     BaldrError : an unexpected error, logged with its traceback.
     """
     entry = COMMANDS.find(name)
+    if entry.background:
+        args, wait = _wish_to_wait(entry, args, wait)
     values = entry.bind(args)
-    if not entry.waits:
+    if entry.background or not entry.waits:
         beam.log.info("command %s%s", _shown(entry, values), f" from {source}" if source else "")
     try:
+        if entry.background:
+            job: Job = entry.function(beam, *values)
+            return job.wait() if wait else {"ok": True, "job": entry.name, "pending": True}
         if entry.waits:
             result: Json = entry.function(beam, *values)
             return result
@@ -54,6 +63,17 @@ def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = ""
     except Exception as error:
         beam.log.exception("command %s failed", entry.name)
         raise BaldrError(f"{entry.name}: internal error, {type(error).__name__}: {error}") from error
+
+
+def _wish_to_wait(entry: Command, args: Sequence[Any], wait: bool) -> tuple[list[Any], bool]:
+    """Take ``wait`` out of a request's last argument; what is left of it stays an argument."""
+    if not args or not isinstance(args[-1], dict) or "wait" not in args[-1]:
+        return list(args), wait
+    others = dict(args[-1])
+    wish = others.pop("wait")
+    if not isinstance(wish, bool):
+        raise RequestError(f"{entry.name}: wait must be true or false, found {wish!r}")
+    return [*args[:-1], *([others] if others else [])], wish
 
 
 def _run_alone(beam: Beam, entry: Command, values: list[Any]) -> Json:

@@ -215,12 +215,12 @@ def _signal_mask(calibration: Calibration, light: Photometry, notes: list[str]) 
 
 
 def _strehl_model(calibration: Calibration, settings: BeamSettings, notes: list[str]) -> str:
-    """Return the wanted model; the secondary one needs a line that was measured, which the identity was not."""
+    """Return the wanted model; the secondary one needs a measured line, which the identity is not."""
     wanted = settings.loop.strehl_model
     if wanted == "secondary" and np.array_equal(calibration.I2rms_sec, np.eye(2)):
         notes.append(
-            f"{calibration.file}: {calibration.table}.I2rms_sec: not measured (identity): Strehl ratio from the"
-            " high-order residual instead (loop.strehl_model)"
+            f"{calibration.file}: {calibration.table}.I2rms_sec: not measured (identity): Strehl ratio from"
+            " the high-order residual instead (loop.strehl_model)"
         )
         return "residual"
     return wanted

@@ -93,6 +93,8 @@ class Command:
     """Runs beside other commands: it only reads, or it waits for a peer."""
     unlisted: tuple[Argument, ...] = ()
     """Arguments after the others that only the commander takes: introspection and Tango do not know them."""
+    background: bool = False
+    """Starts a job; its function returns the job, and the door waits for the end or not."""
     raw_reply: bool = False
     """The commander sends the returned text as it is, not as JSON."""
     expert: bool = False
@@ -168,6 +170,7 @@ def command(
     aliases: Sequence[str] = (),
     unlisted: Sequence[str] = (),
     waits: bool = False,
+    background: bool = False,
     raw_reply: bool = False,
     expert: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -196,7 +199,8 @@ def command(
                 doc=text.split("\n\nParameters\n", 1)[0].strip(),
                 tango_name=tango_name or function.__name__,
                 aliases=tuple(aliases),
-                waits=waits,
+                waits=waits or background,
+                background=background,
                 raw_reply=raw_reply,
                 expert=expert,
             )

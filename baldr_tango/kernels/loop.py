@@ -593,10 +593,10 @@ def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
     """Fill in a frame's figures of merit, after its command is on the mirror.
 
     The Strehl ratio is that of the extended Marechal approximation, ``exp(-(2 pi rms / wavelength)^2)``
-    (Mahajan 1983, J. Opt. Soc. Am. 73, 860). The residual is either the rms of the high-order errors over the
-    controlled actuators, which knows neither tip/tilt nor what the sensor does not see and includes its noise,
-    or the measured line ``slope * intensity + intercept`` of the pixel behind the secondary obstruction, which
-    holds for the source and the band it was measured with.
+    (Mahajan 1983, J. Opt. Soc. Am. 73, 860). The residual is either the rms of the high-order errors over
+    the controlled actuators, which knows neither tip/tilt nor what the sensor does not see and includes its
+    noise, or the measured line ``slope * intensity + intercept`` of the pixel behind the secondary
+    obstruction, which holds for the source and the band it was measured with.
     """
     counters = state.counters
     ring.rmse_est[row] = np.float32(mean_of(state.image, parameters.exterior_pixels))

@@ -14,7 +14,7 @@ from baldr_tango.errors import BackendError, RequestError, StateError
 from baldr_tango.kernels.loop_data import BOXCAR
 from baldr_tango.rtc import RealTimeLoop
 from baldr_tango.telemetry.files import MEGABYTE, beam_directory
-from baldr_tango.telemetry.fits_file import astropy_fits, is_available
+from baldr_tango.telemetry.fits_file import check_available, is_available
 from baldr_tango.telemetry.memory import refusal
 from baldr_tango.telemetry.ring import capacity_for
 from baldr_tango.telemetry.saving import FORMATS, SavedTelemetry, Saver
@@ -122,7 +122,7 @@ class Saving:
             allowed = ", ".join(f'"{known}"' for known in FORMATS)
             raise RequestError(f"Invalid format. Please use one of {allowed}.")
         if name == "fits":
-            astropy_fits()
+            check_available()
         self._format = name
         return name
 

@@ -17,7 +17,7 @@ from baldr_tango.telemetry.legacy import LegacyColumn
 from baldr_tango.telemetry.recording import Description
 from baldr_tango.telemetry.ring import TelemetryRing
 
-_PIECE: Final = 256  # table rows converted at a time
+_PIECE: Final = 64  # table rows converted at a time
 _CODES: Final = {"i8": "K", "i4": "J", "u2": "J", "i1": "J", "f4": "E", "f8": "D"}
 _TYPES: Final = {"K": ">i8", "J": ">i4", "E": ">f4", "D": ">f8"}
 _CARD_LENGTH: Final = 80
@@ -51,24 +51,16 @@ _KEYWORDS: Final = {
 
 
 def is_available() -> bool:
-    """Tell whether FITS files can be written: astropy is an optional extra."""
+    """Tell whether FITS files can be written: astropy is an optional extra. Quick: astropy is not loaded."""
     return importlib.util.find_spec("astropy") is not None
 
 
-def astropy_fits() -> Any:
-    """Return astropy's FITS module.
-
-    Raises
-    ------
-    StateError : astropy is not installed.
-    """
-    try:
-        from astropy.io import fits
-    except ImportError:
+def check_available() -> None:
+    """Raise `StateError` when FITS files cannot be written."""
+    if not is_available():
         raise StateError(
             "FITS files need astropy: install baldr-tango[fits], or choose the format json or hdf5"
-        ) from None
-    return fits
+        )
 
 
 def write_fits(path: Path, ring: TelemetryRing, description: Description) -> None:
@@ -87,7 +79,9 @@ def write_fits(path: Path, ring: TelemetryRing, description: Description) -> Non
     StateError : astropy is not installed.
     OSError : the file cannot be written.
     """
-    fits = astropy_fits()
+    check_available()
+    from astropy.io import fits  # takes most of a second, and not everybody has it
+
     with path.open("wb") as file:
         fits.PrimaryHDU(header=_header(fits, description)).writeto(file)
     _append_table(fits, path, "TELEMETRY", legacy.COLUMNS, ring, counter=True)
@@ -172,14 +166,18 @@ def _append_table(
     dtype = np.dtype([(title, _TYPES[code], shape) for title, code, shape in layout])
     table = fits.StreamingHDU(str(path), header)
     try:
+        buffer = np.zeros(_PIECE, dtype)  # one for all: fresh memory costs other threads time, too
         for first in range(start, stop, _PIECE):
             last = min(first + _PIECE, stop)
-            piece = np.zeros(last - first, dtype)
+            piece = buffer[: last - first]
             if counter:
                 piece["COUNTER"] = np.arange(first - start, last - start)
-            for column in columns:
-                parts = [ring.fields[column.field][part] for part in ring.slices(first, last)]
-                piece[column.key.upper()] = column.values(np.concatenate(parts))
+            row = 0
+            for part in ring.slices(first, last):
+                rows = slice(row, row + part.stop - part.start)
+                for column in columns:
+                    piece[column.key.upper()][rows] = column.values(ring.fields[column.field][part])
+                row = rows.stop
             table.write(piece.view(np.uint8))
     finally:
         table.close()

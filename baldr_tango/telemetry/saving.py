@@ -17,7 +17,7 @@ import numpy as np
 from baldr_tango.errors import BackendError, StateError
 from baldr_tango.telemetry import files
 from baldr_tango.telemetry.fields import FIELD_BY_NAME
-from baldr_tango.telemetry.fits_file import astropy_fits, write_fits
+from baldr_tango.telemetry.fits_file import check_available, write_fits
 from baldr_tango.telemetry.json_file import write_json
 from baldr_tango.telemetry.memory import refusal
 from baldr_tango.telemetry.recording import Description, RecordingFile, clock_pair
@@ -130,7 +130,7 @@ class Saver:
         if not count:
             raise StateError("no frame has been recorded yet")
         if format_name == "fits":
-            astropy_fits()
+            check_available()
         with self._lock:
             if self._thread is not None and self._thread.is_alive() and self.last is not None:
                 raise StateError(f"telemetry is still being saved to {self.last.path}")

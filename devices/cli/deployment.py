@@ -152,8 +152,13 @@ class Deployment:
         self._stack.callback(self._stop, child)
         return child
 
-    def _stop(self, child: ChildProcess) -> None:
+    def forget(self, child: ChildProcess) -> None:
+        """No longer expect a process to run: its end is not a failure of the deployment."""
         self.children.remove(child)
+
+    def _stop(self, child: ChildProcess) -> None:
+        if child in self.children:
+            self.children.remove(child)
         if not child.stop():
             self._say(f"{child.name} did not stop in time and was killed")
 

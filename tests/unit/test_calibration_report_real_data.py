@@ -13,15 +13,10 @@ from baldr_tango.configuration.calibration import Calibration, load_calibration
 from baldr_tango.configuration.derived import derive
 from baldr_tango.configuration.runtime import BeamSettings, load_runtime
 from baldr_tango.configuration.settings import ControlSettings
-from tests.unit.test_configuration_real_data import BEAMS, FILES, SHARED
+from tests.real_data import FILES, needs_real_data
+from tests.unit.test_configuration_real_data import BEAMS
 
-pytestmark = [
-    pytest.mark.real_data,
-    pytest.mark.skipif(
-        not all(file.is_file() for file in FILES.values()),
-        reason=f"no calibration files of the instrument in {SHARED / 'data'} ($BALDR_SHARED)",
-    ),
-]
+pytestmark = needs_real_data
 
 RUNTIME = Path(__file__).parents[2] / "config" / "real_calibration.toml"
 INTEGRATOR = ControlSettings(type="PID", ki=0.3)

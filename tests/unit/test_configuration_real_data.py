@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,22 +13,14 @@ from baldr_tango.configuration.calibration import Calibration, load_calibration,
 from baldr_tango.configuration.derived import LoopParameters, derive
 from baldr_tango.configuration.runtime import RuntimeConfig
 from baldr_tango.names import ACTUATOR_INDEX, CORNERS
+from tests.real_data import FILES, needs_real_data
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SHARED = Path(os.environ.get("BALDR_SHARED") or Path(__file__).parents[3] / "shared")
-FILES = {1: SHARED / "data" / "baldr_config_1.toml", 2: SHARED / "data" / "baldr_config_2_stable.toml"}
-
-pytestmark = [
-    pytest.mark.real_data,
-    pytest.mark.skipif(
-        not all(file.is_file() for file in FILES.values()),
-        reason=f"no calibration files of the instrument in {SHARED / 'data'} ($BALDR_SHARED)",
-    ),
-]
+pytestmark = needs_real_data
 
 BEAMS = pytest.mark.parametrize("beam", [1, 2])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,9 @@ from baldr_tango.names import ACTUATOR_INDEX, CORNERS, N_ACTUATORS, N_GRID, to_g
 from baldr_tango.simulator.assembly import InstrumentModel
 from baldr_tango.simulator.linear import linear_plant, pixels_from_signals, responding_pixels
 from tests.optical_bench import LinearBench, OpticalBench, close_loops, signal_of
+from tests.real_data import FILES, needs_files
 from tests.simulated import simulator_config
 
-SHARED = Path(os.environ.get("BALDR_SHARED") or Path(__file__).parents[3] / "shared")
-REAL = {1: SHARED / "data" / "baldr_config_1.toml", 2: SHARED / "data" / "baldr_config_2_stable.toml"}
-needs_real_data = pytest.mark.skipif(
-    not all(file.is_file() for file in REAL.values()),
-    reason=f"no calibration files of the instrument in {SHARED / 'data'} ($BALDR_SHARED)",
-)
 QUIET = {"plant": "linear", "read_noise_adu": 0.0, "electrons_per_adu": 1e12, "disturbance_rms": 0.0}
 
 
@@ -175,13 +169,14 @@ def test_what_cannot_be_built_is_refused(calibration_file: Path, tmp_path: Path)
     assert linear_plant(config.simulator, [calibration], [parameters]).support.shape[0] == 1
 
 
-@needs_real_data
+@pytest.mark.real_data
+@needs_files
 @pytest.mark.real_data
 @pytest.mark.parametrize(("beam", "rate_hz"), [(1, 1000.0), (2, 0.0)])
 def test_loops_close_on_the_calibrations_of_the_instrument(beam: int, rate_hz: float) -> None:
     """Both loops, at low noise: their responses are weak, and a noisy frame would drown them."""
     bench, parameters, calibration = model_of(
-        REAL[beam],
+        FILES[beam],
         beam,
         rate_hz=rate_hz,
         disturbance_lo=(0.05, -0.03),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from baldr_tango.beam.fields import FIELDS
 from baldr_tango.beam.state import TRANSITIONS, after
 from baldr_tango.commands import COMMANDS
 from baldr_tango.configuration.runtime import TABLES, load_runtime, shipped_config
@@ -14,7 +15,7 @@ from baldr_tango.errors import StateError
 from baldr_tango.interface import VALUES
 from baldr_tango.names import RtcState
 from baldr_tango.telemetry.fields import TELEMETRY_FIELDS, FrameFlag
-from devices import manual
+from devices import manual, pages
 from devices.markdown import join, table
 from devices.properties import property_members
 
@@ -30,7 +31,7 @@ def names_in(page: str) -> list[str]:
 @pytest.mark.parametrize("name", manual.PAGES)
 def test_a_page_is_what_the_source_says(name: str) -> None:
     page = REFERENCE / name
-    stale = f"docs/reference/{name} is stale; run: {manual.WRITE_COMMAND}"
+    stale = f"docs/reference/{name} is stale; run: {pages.WRITE_COMMAND}"
     assert page.is_file(), stale
     assert page.read_text("utf-8") == manual.PAGES[name](), stale
 
@@ -51,34 +52,35 @@ def test_check_names_stale_pages_and_the_command(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert "values.md" in said
     assert "commands.md" not in said
-    assert manual.WRITE_COMMAND in said
+    assert pages.WRITE_COMMAND in said
 
 
 def test_the_pages_list_everything_once() -> None:
-    commands = manual.commands_page().split("\n## ")
+    commands = pages.commands_page().split("\n## ")
     assert sorted(names_in(commands[0])) == sorted(COMMANDS.names())
-    assert sorted(names_in(manual.values_page())) == sorted(value.name for value in VALUES)
-    telemetry = manual.telemetry_page().split("\n## ")
+    assert sorted(names_in(pages.values_page())) == sorted(value.name for value in VALUES)
+    telemetry = pages.telemetry_page().split("\n## ")
     assert names_in(telemetry[0]) == [field.name for field in TELEMETRY_FIELDS]
-    assert names_in(manual.properties_page()) == list(property_members())
+    assert names_in(pages.properties_page()) == list(property_members())
+    assert names_in(pages.fields_page()) == [entry.path for entry in FIELDS]
 
 
 def test_every_flag_has_its_meaning() -> None:
-    flags = manual.telemetry_page().split("## Flags")[1]
+    flags = pages.telemetry_page().split("## Flags")[1]
     found = dict(re.findall(r"^\| (\d+) \| (\w+) \| .{10,} \|$", flags, re.MULTILINE))
     assert found == {str(flag.value): flag.name for flag in FrameFlag}
 
 
 def test_every_key_of_the_shipped_file_is_explained() -> None:
     config = load_runtime(shipped_config())
-    page = manual.configuration_page()
+    page = pages.configuration_page()
     for name in TABLES:
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert names_in(section) == list(vars(getattr(config, name)))
 
 
 def test_the_drawing_has_every_transition() -> None:
-    drawn = re.findall(r"^    (\w+) --> (\w+): (.+)$", manual.states_page(), re.MULTILINE)
+    drawn = re.findall(r"^    (\w+) --> (\w+): (.+)$", pages.states_page(), re.MULTILINE)
     edges = {(old, event, new) for old, new, events in drawn for event in events.split(", ")}
     events = {event for moves in TRANSITIONS.values() for event in moves}
     expected = set()

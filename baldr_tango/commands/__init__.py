@@ -3,6 +3,7 @@
 from baldr_tango.commands import (
     calibration,
     configuration,
+    controllers,
     fields,
     introspection,
     jobs,
@@ -18,6 +19,7 @@ __all__ = [
     "COMMANDS",
     "calibration",
     "configuration",
+    "controllers",
     "execute",
     "fields",
     "introspection",

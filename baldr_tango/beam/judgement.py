@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 CLOSING_WAIT_S: Final = 1.0
 """Longest that closing a loop waits for the prediction [s]; without one it goes on."""
+
+NICE: Final = 10
+"""Nice value of the thread that makes the report."""
 
 STOP_S: Final = 2.0
 """Longest wait for the end of a report that is being made [s]."""
@@ -145,6 +150,9 @@ class Judgement:
         return calibration, parameters
 
     def _run(self) -> None:
+        # On Linux this is the priority of this thread alone; a loop without real-time priority goes first.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while True:
             with self._changed:
                 wanted = self._wanted()

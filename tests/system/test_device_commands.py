@@ -66,6 +66,7 @@ def _cases(bench: DeviceBench) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         "telem_off": (None, _holds(ok=True, telemetry=False)),
         "send_cam_command": ("gain raw", _holds(ok=True, command_sent="gain raw")),
         "send_mds_command": ("is_on SBB", _holds(ok=True, mds_response="True\n")),
+        "peer_health": (None, lambda reply: "up" in {peer["state"] for peer in json.loads(reply)["peers"]}),
         "help": (None, lambda reply: "close_all: " in reply),
         "command_names": (None, lambda reply: json.loads(reply) == COMMANDS.names()),
         "description": ("close_all", lambda reply: "Close both loops" in reply),

@@ -63,6 +63,19 @@ def check_available() -> None:
         )
 
 
+def astropy_fits() -> Any:
+    """Return astropy's FITS module; loading it takes most of a second.
+
+    Raises
+    ------
+    StateError : astropy is not installed.
+    """
+    check_available()
+    from astropy.io import fits
+
+    return fits
+
+
 def write_fits(path: Path, ring: TelemetryRing, description: Description) -> None:
     """Write all records of a ring that nobody fills any more.
 
@@ -79,9 +92,7 @@ def write_fits(path: Path, ring: TelemetryRing, description: Description) -> Non
     StateError : astropy is not installed.
     OSError : the file cannot be written.
     """
-    check_available()
-    from astropy.io import fits  # takes most of a second, and not everybody has it
-
+    fits = astropy_fits()
     with path.open("wb") as file:
         fits.PrimaryHDU(header=_header(fits, description)).writeto(file)
     _append_table(fits, path, "TELEMETRY", legacy.COLUMNS, ring, counter=True)

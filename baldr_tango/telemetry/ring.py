@@ -123,7 +123,7 @@ class TelemetryRing:
             difference is the number of records lost.
         records : arrays (n,) or (n, size) by field name; n is 0 when nothing of the range is there.
         """
-        fields = {name: self.fields[name] for name in (self.fields if names is None else names)}
+        fields = self.fields if names is None else {name: self.fields[name] for name in names}
         first = max(start, self.oldest)
         wanted = self.slices(first, min(stop, self.write_index))
         if wanted:

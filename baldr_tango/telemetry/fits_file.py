@@ -156,7 +156,6 @@ def _append_table(
 ) -> None:
     """Append a table with one row per record, a piece at a time."""
     start, stop = ring.oldest, ring.write_index
-    rows = stop - start
     layout: list[tuple[str, str, tuple[int, ...]]] = [("COUNTER", "J", ())] if counter else []
     units = [""] if counter else []
     for column in columns:
@@ -171,7 +170,7 @@ def _append_table(
         nrows=0,
         name=name,
     ).header
-    header["NAXIS2"] = rows
+    header["NAXIS2"] = stop - start
     for number, form in enumerate(forms, 1):
         header[f"TFORM{number}"] = form  # astropy leaves out a repeat count of one, the legacy did not
     dtype = np.dtype([(title, _TYPES[code], shape) for title, code, shape in layout])
@@ -185,10 +184,10 @@ def _append_table(
                 piece["COUNTER"] = np.arange(first - start, last - start)
             row = 0
             for part in ring.slices(first, last):
-                rows = slice(row, row + part.stop - part.start)
+                place = slice(row, row + part.stop - part.start)
                 for column in columns:
-                    piece[column.key.upper()][rows] = column.values(ring.fields[column.field][part])
-                row = rows.stop
+                    piece[column.key.upper()][place] = column.values(ring.fields[column.field][part])
+                row = place.stop
             table.write(piece.view(np.uint8))
     finally:
         table.close()

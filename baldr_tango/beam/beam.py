@@ -12,6 +12,7 @@ from typing import Any, Final
 from baldr_tango import __version__
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.interaction_procedure import Interaction
 from baldr_tango.beam.jobs import Jobs
 from baldr_tango.beam.judgement import Judgement
 from baldr_tango.beam.live_configuration import LiveConfiguration
@@ -86,6 +87,8 @@ class Beam:
         """Long commands."""
         self.references: References = References(self)
         """Dark and references, measured with the loop's frames."""
+        self.interaction: Interaction = Interaction(self)
+        """Interaction matrices and the reconstructors made of them."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None
         self._mds: MdsClient | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -168,13 +169,17 @@ class References:
         self._beam.log.info("dark and references as in %s again", calibration.file)
         return {"ok": True, "file": str(calibration.file), "changed": changed}
 
-    def save(self, path: str = "") -> dict[str, Any]:
+    def save(
+        self, path: str = "", *, changes: Mapping[str, Any] | None = None, note: str = ""
+    ) -> dict[str, Any]:
         """Write a calibration file with what is in force: the loaded one with new dark, I0, N0, norm_pupil.
 
         Parameters
         ----------
         path : file ending in .toml, or directory; empty: a dated file beside the calibration file. No file is
             ever overwritten.
+        changes : further keys of the calibration that are new.
+        note : line for the head of the file.
 
         Raises
         ------
@@ -186,9 +191,9 @@ class References:
             loop = self._ready()
             p = loop.parameters
             calibration = self._of_the_file()
-            content = self._content(loop, calibration)
+            content = replace(self._content(loop, calibration), **(changes or {}))
             file = self._free_path(path, calibration, p)
-            notes = self._measured.notes or ("as loaded",)
+            notes = [*self._measured.notes, *([note] if note else [])]
             write_calibration(
                 file,
                 content,

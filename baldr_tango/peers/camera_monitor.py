@@ -24,7 +24,7 @@ from baldr_tango.peers.health import Health, PeerState
 from baldr_tango.peers.patience import Patience
 from baldr_tango.peers.shared import Shared
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("baldr.peers")
 
 PERIOD_S: Final = 1.0
 """Time between two rounds of questions, unless the answers take longer than half of that."""

@@ -30,7 +30,7 @@ from baldr_tango.peers.pending import PendingRequests, Request
 from baldr_tango.peers.shared import Shared
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = logging.getLogger("baldr.peers")
 
 _RECONNECT_MS: Final = (50, 1000)
 """First and longest pause between two attempts to connect; each pause is twice the one before."""

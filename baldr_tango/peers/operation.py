@@ -14,7 +14,7 @@ from baldr_tango.peers.patience import Patience
 
 T = TypeVar("T")
 R = TypeVar("R")
-log = logging.getLogger(__name__)
+log = logging.getLogger("baldr.peers")
 
 
 class CancelledOperationError(BackendError):

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from baldr_tango import __version__
+from baldr_tango.bases import Basis
 from baldr_tango.beam.camera_following import CameraFollower
+from baldr_tango.beam.changes import APPLY_TIMEOUT_S
 from baldr_tango.beam.housekeeping import Housekeeping
+from baldr_tango.beam.injection import Injection
 from baldr_tango.beam.interaction_procedure import Interaction
 from baldr_tango.beam.jobs import Jobs
 from baldr_tango.beam.judgement import Judgement
 from baldr_tango.beam.live_configuration import LiveConfiguration
 from baldr_tango.beam.mask_following import MaskFollower
+from baldr_tango.beam.offsets import Offsets
+from baldr_tango.beam.processing import Processing
 from baldr_tango.beam.readings import read_values
 from baldr_tango.beam.references import References
 from baldr_tango.beam.saving import Saving
@@ -35,9 +40,6 @@ from baldr_tango.rtc import RealTimeLoop
 from baldr_tango.telemetry import TelemetryWriter
 from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.telemetry.writer import TelemetryStatus
-
-APPLY_TIMEOUT_S: Final = 0.5
-"""Longest wait for the loop to take over a change [s]."""
 
 _TRIP_REASONS: Final = {
     d.TRIP_LIMIT: "the DM command exceeded its limit",
@@ -89,6 +91,14 @@ class Beam:
         """Dark and references, measured with the loop's frames."""
         self.interaction: Interaction = Interaction(self)
         """Interaction matrices and the reconstructors made of them."""
+        self.bases: dict[str, Basis] = {}
+        """Mirror shapes loaded from a file, by name; they come before those that the product makes."""
+        self.injection: Injection = Injection(self)
+        """Signal added to the mirror or to the set points."""
+        self.offsets: Offsets = Offsets(self)
+        """Maps on the mirror while a loop is open."""
+        self.processing: Processing = Processing(self)
+        """Boxcar and bursts of reads."""
         self._telemetry: TelemetryWriter | None = None
         self._camera: CameraClient | None = None
         self._mds: MdsClient | None = None
@@ -200,6 +210,8 @@ class Beam:
         self.saving.look_back(new)
         if self.loop is not None and not self.loop.stop():
             raise BackendError("the real-time thread did not stop; the configuration stays as it was")
+        for feature in (self.injection, self.offsets, self.processing):
+            feature.configure(new)
         self.loop = new
         self.housekeeping.watch(new)
         if self._telemetry is None:
@@ -327,13 +339,16 @@ class Beam:
                 return
             generation = loop.slots.switch(d.RESET) + 1
             if rtc == RtcState.FAULT:
+                self.injection.switch_off()
                 self._switch({d.CLOSE_LO: 0, d.CLOSE_HO: 0, d.RESET: generation})
 
     def update(self, parameters: LoopParameters, **more: Any) -> None:
         """Have the loop compute with other parameters, and wait until it does; see `RealTimeLoop.update`."""
         loop = self._loop()
         with self.exclusive:
+            before = loop.parameters
             self._wait_adopted(loop, loop.update(parameters, timeout_s=APPLY_TIMEOUT_S, **more))
+            self.injection.follow(before, parameters)
 
     def stop_rtc(self) -> None:
         """End the real-time thread: loops open, mirror flat; bounded, with or without frames."""
@@ -344,6 +359,7 @@ class Beam:
             if not self.loop.stop():
                 raise BackendError("the real-time thread did not stop in time")
             self._clear_switches(self.loop)
+            self.injection.switch_off()
 
     def start_rtc(self) -> None:
         """Start the real-time thread again after `stop_rtc`, loops open."""
@@ -368,11 +384,15 @@ class Beam:
         if self._telemetry is not None:
             self._telemetry.replace_ring(ring, continued=True)
 
-    def send_camera(self, text: str) -> str:
-        """Send a text to the camera's command line; return the server's reply as it is."""
+    def camera_client(self) -> CameraClient:
+        """Return the client of the camera server; `StateError` when the beam is closed."""
         if self._camera is None:
             raise StateError("the beam is closed")
-        return self._camera.cli_raw(text)
+        return self._camera
+
+    def send_camera(self, text: str) -> str:
+        """Send a text to the camera's command line; return the server's reply as it is."""
+        return self.camera_client().cli_raw(text)
 
     def send_mds(self, text: str) -> str:
         """Send a text to the multi-device server; return its reply as it is."""
@@ -384,6 +404,7 @@ class Beam:
 
     def open_after_trip(self) -> None:
         """Bring the requested loop states in line with the loop, which has opened itself."""
+        self.injection.switch_off()
         loop = self.loop
         if loop is not None:
             self._clear_switches(loop)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from baldr_tango.kernels.jit import kernel
 from baldr_tango.kernels.linear import copy
+from baldr_tango.kernels.loop_data import FLAG_SKIPPED
+
+# Elements of the sums over a burst of non-destructive reads.
+CHARGE: Final = 0
+"""Flux of the newest read: light collected since the reset [ADU]."""
+READS: Final = 1
+"""Number of reads."""
+TIMES: Final = 2
+"""Sum of their times [frames]."""
+SQUARES: Final = 3
+"""Sum of their squared times [frames^2]."""
+N_SUMS: Final = 4
 
 
 @kernel
@@ -88,28 +100,48 @@ def repair_with_median(image: Any, bad_pixels: Any, scratch: Any) -> float:
 
 
 @kernel
-def burst_slope(frames: Any, written: int, raw: Any, weights: Any, flux_weights: Any, out: Any) -> float:
+def add_read(raw: Any, t: int, sums: Any, total: Any, moment: Any) -> None:
+    """Add a non-destructive read to the sums of its burst.
+
+    raw : (P,) int32 charge collected since the reset [ADU]
+    t : frames since the first read of the burst; 0 begins a new one
+    sums : (N_SUMS,), total, moment : (P,) float64 sum of the reads and of t times read, changed in place
+    """
+    time = np.float64(t)
+    if t == 0:
+        sums[READS] = 0.0
+        sums[TIMES] = 0.0
+        sums[SQUARES] = 0.0
+        for i in range(raw.size):
+            total[i] = 0.0
+            moment[i] = 0.0
+    sums[READS] += 1.0
+    sums[TIMES] += time
+    sums[SQUARES] += time * time
+    for i in range(raw.size):
+        value = np.float64(raw[i])
+        total[i] += value
+        moment[i] += time * value
+
+
+@kernel
+def burst_slope(sums: Any, total: Any, moment: Any, flux_weights: Any, out: Any) -> float:
     """Least-squares slope of the reads since the last reset, per frame; return its flux [ADU].
 
     In non-destructive read-out each frame is the charge collected since the reset; the slope is the light
     of one frame, and the pedestal drops out (Fowler and Gatley 1990; Offenberg et al. 2001, PASP 113, 240).
+    A lost frame leaves a gap in the times, which the fit takes as it is.
 
-    frames : (capacity, P) int32 ring of earlier frames; frame i is in row ``i % capacity``
-    written : frames in the ring so far
-    raw : (P,) int32 this read
-    weights : (m,) float32 slope weights of m reads, oldest first
+    sums, total, moment : see `add_read`, at least two reads
     flux_weights, out : (P,) float32; `out` is overwritten
     """
-    last = weights.size - 1
-    for i in range(raw.size):
-        out[i] = weights[last] * np.float32(raw[i])
-    for j in range(last):
-        row = frames[(written - last + j) % frames.shape[0]]
-        for i in range(raw.size):
-            out[i] += weights[j] * np.float32(row[i])
+    reads = sums[READS]
+    determinant = reads * sums[SQUARES] - sums[TIMES] * sums[TIMES]
     flux = 0.0
-    for i in range(raw.size):
-        flux += np.float64(flux_weights[i] * out[i])
+    for i in range(out.size):
+        slope = (reads * moment[i] - sums[TIMES] * total[i]) / determinant
+        out[i] = np.float32(slope)
+        flux += np.float64(flux_weights[i]) * slope
     return flux
 
 
@@ -144,22 +176,37 @@ def sensor_signal(image: Any, flux: float, reference: Any, inverse_clear_pupil: 
 
 
 @kernel
-def boxcar(history: Any, written: int, signal: Any, weights: Any, out: Any) -> None:
-    """Average the newest signals, this frame's included, with given weights.
+def boxcar(history: Any, flags: Any, written: int, signal: Any, frames: int, out: Any) -> None:
+    """Average the newest signals, this frame's included, with a ramp that favours the newest.
+
+    The weight of the k-th newest of N is N - k + 1, so every frame asked for counts; the legacy ramp gave
+    its oldest frame none, and two frames did not differ from one. Frames without a signal are passed over;
+    where the ring holds fewer than N, those there are make up the mean.
 
     history : (capacity, A) float32 ring of earlier signals; record i is in row ``i % capacity``
-    written : records in the ring so far, at least ``weights.size - 1``
+    flags : (capacity,) flags of these records
+    written : records in the ring so far
     signal : (A,) float32 this frame's signal
-    weights : (b,) float32, oldest first, sum 1
+    frames : N
     out : (A,) float32, overwritten
     """
-    last = weights.size - 1
+    weight = np.float32(frames)
+    total = weight
     for i in range(signal.size):
-        out[i] = weights[last] * signal[i]
-    for j in range(last):
-        row = history[(written - last + j) % history.shape[0]]
-        for i in range(signal.size):
-            out[i] += weights[j] * row[i]
+        out[i] = weight * signal[i]
+    record = written - 1
+    oldest = max(written - history.shape[0] + 1, 0)
+    while weight > 1 and record >= oldest:
+        row = record % history.shape[0]
+        if flags[row] & FLAG_SKIPPED == 0:
+            weight -= np.float32(1.0)
+            total += weight
+            for i in range(signal.size):
+                out[i] += weight * history[row, i]
+        record -= 1
+    scale = np.float32(1.0) / total
+    for i in range(signal.size):
+        out[i] *= scale
 
 
 @kernel

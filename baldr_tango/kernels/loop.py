@@ -28,7 +28,9 @@ from baldr_tango.kernels.control import (
     rms,
 )
 from baldr_tango.kernels.frame import (
+    CHARGE,
     accumulate,
+    add_read,
     boxcar,
     burst_slope,
     mean_of,
@@ -37,7 +39,15 @@ from baldr_tango.kernels.frame import (
     signal_to_noise,
     subtract_dark,
 )
-from baldr_tango.kernels.injection import DEFAULT_SEED, PRBS, gated, prbs_step
+from baldr_tango.kernels.injection import (
+    DEFAULT_SEED,
+    OUTSIDE,
+    PRBS,
+    REGISTER_MASK,
+    prbs_step,
+    step_of,
+    waveform,
+)
 from baldr_tango.kernels.jit import kernel, part_of_kernel
 from baldr_tango.kernels.libc import (
     address_of,
@@ -57,6 +67,8 @@ _BUSY_ATTEMPTS = 20
 _MOST_ATTEMPTS = 500
 _RETRY_NS = 20_000
 _SETTLE_ATTEMPTS = 5
+_LONGEST_GAP = 1_000_000
+"""Frames: a camera that counts on by more has begun a new count."""
 
 _READ = 0
 _TORN = 1
@@ -164,6 +176,26 @@ def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
 
 
 @part_of_kernel
+def disarm(state: Any) -> None:
+    """End the signal injection: nothing is sent any more."""
+    state.counters[d.INJECT_ARMED] = 0
+    state.injected[:] = np.float32(0.0)
+
+
+@part_of_kernel
+def arm(state: Any, switches: Any) -> None:
+    """Start the signal injection anew, or end it, as the switches say."""
+    counters = state.counters
+    disarm(state)
+    counters[d.INJECT_ARMED] = 1 if switches[d.INJECT] != 0 and counters[d.TRIP] == 0 else 0
+    counters[d.INJECT_START] = d.NO_FRAME
+    counters[d.INJECT_INDEX] = -1
+    counters[d.INJECT_STEPS] = 0
+    seed = switches[d.INJECT_SEED] & REGISTER_MASK
+    counters[d.INJECT_REGISTER] = seed if seed != 0 else DEFAULT_SEED
+
+
+@part_of_kernel
 def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> bool:
     """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
 
@@ -185,83 +217,75 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> 
     counters[d.LOOPS] = 0
     reset_lo(state)
     reset_ho(state)
+    disarm(state)
     out[:] = np.float32(0.0)
     write_command(io, state, out)
     return False
 
 
 @part_of_kernel
-def disarm(state: Any, switches: Any) -> None:
-    """Bring the signal injection to its start: nothing sent, nothing delayed."""
-    counters = state.counters
-    counters[d.INJECT_START] = -1
-    counters[d.INJECT_STEPS] = 0
-    counters[d.INJECT_INDEX] = -1
-    seed = switches[d.INJECT_SEED] & 0x7FFFFFFF
-    counters[d.INJECT_REGISTER] = seed if seed != 0 else DEFAULT_SEED
-    state.inject_delay[:] = 0.0
-    state.inject_scalar[:] = 0.0
-    state.injected[:] = np.float32(0.0)
-
-
-@part_of_kernel
 def inject(parameters: Any, state: Any, slot: int) -> float:
-    """Advance the injected signal to this frame and return it; 0 while injection is off.
+    """Return the injected signal of this frame; 0 while injection is off.
 
-    A new sample is taken every `INJECT_HOLD` frames; the sample of frame n acts in frame n + latency.
+    The signal is a function of the frame number alone: the sample of frame n acts in frame n + latency,
+    whatever was lost between them.
     """
     counters = state.counters
     switches = parameters.switches[slot]
-    if switches[d.INJECT] == 0:
+    if counters[d.INJECT_ARMED] == 0:
         return 0.0
     number = counters[d.LAST_NUMBER]
-    if counters[d.INJECT_START] < 0 or number < counters[d.INJECT_START] + counters[d.INJECT_INDEX]:
-        counters[d.INJECT_START] = number - counters[d.INJECT_INDEX] - 1
     index = number - counters[d.INJECT_START]
-    hold = max(switches[d.INJECT_HOLD], 1)
-    step = index // hold
-    values = parameters.injection[slot]
-    if step >= counters[d.INJECT_STEPS]:
-        if switches[d.INJECT_WAVEFORM] == PRBS:
-            for _ in range(step - counters[d.INJECT_STEPS] + 1):
-                counters[d.INJECT_REGISTER] = prbs_step(counters[d.INJECT_REGISTER])
-        t = np.float64(step * hold) * np.float64(switches[d.PERIOD_NS]) * 1e-9
-        state.inject_scalar[0] = gated(switches[d.INJECT_WAVEFORM], values, t, counters[d.INJECT_REGISTER])
-        counters[d.INJECT_STEPS] = step + 1
-    length = state.inject_delay.size
-    # Frames that the camera lost still take their place in the delay line.
-    for i in range(max(counters[d.INJECT_INDEX] + 1, index - length + 1), index + 1):
-        state.inject_delay[i % length] = state.inject_scalar[0]
+    if index <= counters[d.INJECT_INDEX] or index > counters[d.INJECT_INDEX] + _LONGEST_GAP:
+        index = counters[d.INJECT_INDEX] + 1
+        counters[d.INJECT_START] = number - index
     counters[d.INJECT_INDEX] = index
-    latency = switches[d.INJECT_LATENCY]
-    return state.inject_delay[(index - latency) % length] if index >= latency else 0.0
+    period_s = np.float64(switches[d.PERIOD_NS]) * 1e-9
+    values = parameters.injection[slot]
+    step = step_of(index - switches[d.INJECT_LATENCY], switches[d.INJECT_HOLD], values, period_s)
+    if step == OUTSIDE:
+        return 0.0
+    if switches[d.INJECT_WAVEFORM] == PRBS:
+        for _ in range(step - counters[d.INJECT_STEPS] + 1):
+            counters[d.INJECT_REGISTER] = prbs_step(counters[d.INJECT_REGISTER])
+        counters[d.INJECT_STEPS] = max(step + 1, counters[d.INJECT_STEPS])
+    time_s = np.float64(step * max(switches[d.INJECT_HOLD], 1)) * period_s
+    return waveform(switches[d.INJECT_WAVEFORM], values, time_s, counters[d.INJECT_REGISTER])
 
 
 @part_of_kernel
 def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injected: Any) -> None:
     """Set this frame's set points and injected map from the injected signal.
 
-    injected : (G,) float32, overwritten: the signal's DM map, for the record
+    The set points are those in force plus the signal, anew in every frame: nothing accumulates.
+
+    injected : (G,) float32, overwritten for the record: the map added to the command, or the equivalent
+        of what was added to the set points
     """
     switches = parameters.switches[slot]
     branch = switches[d.INJECT_BRANCH]
-    moves = switches[d.INJECT] != 0 and switches[d.INJECT_SET_POINT] != 0
-    move_lo = moves and branch != d.INJECT_HO and state.counters[d.LO_CLOSED] != 0
-    move_ho = moves and branch != d.INJECT_LO and state.counters[d.HO_CLOSED] != 0
+    moves = switches[d.INJECT_SET_POINT] != 0
+    share_lo = np.float32(0.0)
+    share_ho = np.float32(0.0)
     copy(parameters.set_point_lo[slot], state.target_lo)
     copy(parameters.set_point_ho[slot], state.target_ho)
-    if move_lo:
+    if moves and branch != d.INJECT_HO and state.counters[d.LO_CLOSED] != 0:
+        share_lo = np.float32(signal)
         for i in range(state.target_lo.size):
             state.target_lo[i] += signal * parameters.inject_lo[slot, i]
-    if move_ho:
+    if moves and branch != d.INJECT_LO and state.counters[d.HO_CLOSED] != 0:
+        share_ho = np.float32(signal)
         for i in range(state.target_ho.size):
             state.target_ho[i] += signal * parameters.inject_ho[slot, i]
-    scale = np.float32(signal)
-    shown = not moves or move_lo or move_ho
+    share = np.float32(0.0) if moves else np.float32(signal)
     for i in range(injected.size):
-        value = scale * parameters.inject_map[slot, i]
-        injected[i] = value if shown else np.float32(0.0)
-        state.injected[i] = np.float32(0.0) if moves else value
+        added = share * parameters.inject_map[slot, i]
+        state.injected[i] = added
+        injected[i] = (
+            added
+            + share_lo * parameters.inject_shape_lo[slot, i]
+            + share_ho * parameters.inject_shape_ho[slot, i]
+        )
 
 
 @part_of_kernel
@@ -283,29 +307,33 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
 
     Opening resets the controller and removes its correction from the mirror at once, with or without
     frames arriving; so closing starts from zero, or from what an operator has set while the loop was open.
+    New offsets and the end of an injection reach the mirror at once, too.
     """
     counters = state.counters
     switches = parameters.switches[slot]
+    changed = switches[d.OFFSET_EPOCH] != counters[d.OFFSET_EPOCH_SEEN]
+    counters[d.OFFSET_EPOCH_SEEN] = switches[d.OFFSET_EPOCH]
     if switches[d.RESET] != counters[d.RESET_SEEN]:
         counters[d.RESET_SEEN] = switches[d.RESET]
+        offsets = max(largest(parameters.offset_lo[slot]), largest(parameters.offset_ho[slot]))
+        changed = changed or (counters[d.TRIP] != 0 and offsets > 0.0)
         counters[d.TRIP] = 0
     close_lo = 1 if switches[d.CLOSE_LO] != 0 and counters[d.TRIP] == 0 else 0
     close_ho = 1 if switches[d.CLOSE_HO] != 0 and counters[d.TRIP] == 0 else 0
-    opened = False
     if close_lo == 0 and counters[d.LO_CLOSED] != 0:
         reset_lo(state)
-        opened = True
+        changed = True
     if close_ho == 0 and counters[d.HO_CLOSED] != 0:
         reset_ho(state)
-        opened = True
+        changed = True
     counters[d.LO_CLOSED] = close_lo
     counters[d.HO_CLOSED] = close_ho
     counters[d.LOOPS] = close_lo + 2 * close_ho
     if switches[d.INJECT_EPOCH] != counters[d.INJECT_EPOCH_SEEN]:
         counters[d.INJECT_EPOCH_SEEN] = switches[d.INJECT_EPOCH]
-        opened = opened or largest(state.injected) > 0.0
-        disarm(state, switches)
-    if opened:
+        changed = changed or largest(state.injected) > 0.0
+        arm(state, switches)
+    if changed:
         apply_command(parameters, state, io, slot, state.command)
     if counters[d.PAUSED] != 0 and switches[d.PAUSE] == 0:
         # Frames of the pause are neither processed late nor counted as lost.
@@ -473,16 +501,21 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
 
 
 @part_of_kernel
-def count_read(state: Any, switches: Any, charge: float) -> int:
-    """Return how many non-destructive reads the burst has, this one included.
+def time_of_read(state: Any, switches: Any, charge: float) -> int:
+    """Return the time of a non-destructive read [frames since the first of its burst].
 
     The collected charge only grows until the reset; whatever makes it fall began a new burst.
     """
     counters = state.counters
-    is_new = charge < state.charge[0] or counters[d.READS] >= switches[d.BURST]
-    counters[d.READS] = 1 if is_new else counters[d.READS] + 1
-    state.charge[0] = charge
-    return counters[d.READS]
+    t = counters[d.LAST_NUMBER] - counters[d.BURST_START]
+    is_known = counters[d.READS] > 0 and 0 < t < switches[d.BURST]
+    if not is_known or charge < state.burst[CHARGE]:
+        counters[d.BURST_START] = counters[d.LAST_NUMBER]
+        counters[d.READS] = 0
+        t = 0
+    counters[d.READS] += 1
+    state.burst[CHARGE] = charge
+    return t
 
 
 @part_of_kernel
@@ -501,23 +534,21 @@ def hold(state: Any, ring: Any, row: int) -> None:
 
 
 @part_of_kernel
-def take_flux(parameters: Any, state: Any, io: Any, ring: Any, slot: int) -> float:
+def take_flux(parameters: Any, state: Any, io: Any, slot: int) -> float:
     """Bring the frame into ``state.image`` and return its flux; NaN for a read that only begins a burst."""
     p = parameters
     switches = p.switches[slot]
     flux = subtract_dark(io.raw, p.dark[slot], p.flux_weights[slot], state.image)
     if switches[d.BURST] > 1:
-        reads = count_read(state, switches, flux)
-        if reads < 2:
+        t = time_of_read(state, switches, flux)
+        add_read(io.raw, t, state.burst, state.burst_total, state.burst_moment)
+        if t == 0:
             return np.nan
         flux = burst_slope(
-            ring.img,
-            load_acquire(ring.cursor, 0),
-            io.raw,
-            p.burst_weights[slot, reads - 1, :reads],
-            p.flux_weights[slot],
-            state.image,
+            state.burst, state.burst_total, state.burst_moment, p.flux_weights[slot], state.image
         )
+    else:
+        state.counters[d.READS] = 0
     if switches[d.MEDIAN_REPAIR] != 0 and p.bad_pixels.size > 0:
         flux = repair_with_median(state.image, p.bad_pixels, state.scratch)
     return flux
@@ -532,7 +563,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     p = parameters
     counters = state.counters
     switches = p.switches[slot]
-    flux = take_flux(p, state, io, ring, slot)
+    flux = take_flux(p, state, io, slot)
     is_burst_start = np.isnan(flux)
     ring.flux[row] = 0.0 if is_burst_start else flux
     if is_burst_start or not (np.isfinite(flux) and flux > p.limits[slot, d.FLUX_LIMIT]):
@@ -556,9 +587,10 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     if frames > 1 and counters[d.HISTORY] >= frames - 1:
         boxcar(
             ring.signal,
+            ring.flags,
             load_acquire(ring.cursor, 0),
             signal,
-            p.boxcar_weights[slot, :frames],
+            frames,
             state.averaged,
         )
         multiply(p.reconstructor_lo, slot, state.averaged, error_lo)
@@ -722,6 +754,8 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
         counters[d.LOOPS] = 0
         reset_lo(state)
         reset_ho(state)
+        disarm(state)
+        counters[d.OFFSET_EPOCH_SEEN] = -1  # offsets come back with the next start
         if counters[d.TRIP] == 0:
             state.command[:] = np.float32(0.0)
             write_command(io, state, state.command)

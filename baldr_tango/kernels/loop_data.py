@@ -65,7 +65,9 @@ INJECT_EPOCH: Final = 19
 """Changes with every new arming: the waveform starts again."""
 STREHL_PIXEL: Final = 20
 """Flat index of the pixel that the Strehl ratio is estimated from; below 0: from the high-order residual."""
-N_SWITCHES: Final = 21
+OFFSET_EPOCH: Final = 21
+"""Changes with the offsets: the mirror follows at once."""
+N_SWITCHES: Final = 24
 
 INJECT_LO: Final = 0
 INJECT_HO: Final = 1
@@ -113,17 +115,26 @@ CAMERA_RESTARTS: Final = 21
 WRITES: Final = 22
 INJECT_EPOCH_SEEN: Final = 23
 INJECT_START: Final = 24
-"""Frame number at which the waveform started, -1 before the first frame."""
+"""Frame number of the first frame since injection was armed, `NO_FRAME` before it."""
 INJECT_REGISTER: Final = 25
+"""Shift register of the pseudo-random sequence."""
 INJECT_STEPS: Final = 26
-"""Samples of the waveform taken so far."""
-INJECT_INDEX: Final = 28
-"""Newest entry of the delay line."""
+"""Steps of that register so far."""
 READS: Final = 27
-"""Non-destructive reads since the last reset, this frame included."""
+"""Non-destructive reads of the burst so far, this frame included; 0: no burst has begun."""
+INJECT_INDEX: Final = 28
+"""Newest frame, counted from `INJECT_START`; -1 before the first."""
 LOOPS: Final = 29
 """Both servo states in one word, so that nobody sees one of them alone: 1 low order, 2 high order closed."""
-N_COUNTERS: Final = 32
+OFFSET_EPOCH_SEEN: Final = 30
+BURST_START: Final = 31
+"""Frame number of the first read since the last reset."""
+INJECT_ARMED: Final = 32
+"""1 while a signal is injected: from its arming until it is switched off, or until the loop trips."""
+N_COUNTERS: Final = 40
+
+NO_FRAME: Final = -(1 << 62)
+"""No frame yet."""
 
 TRIP_LIMIT: Final = 1
 """The command exceeded its limit."""
@@ -206,8 +217,6 @@ class Parameters(NamedTuple):
     shapes_ho: Matrix
     used_ho: I64
     """(2, H) 1 for modes whose reconstructor row is not zero."""
-    boxcar_weights: F32
-    """(2, largest boxcar) the first `BOXCAR` entries count, oldest first."""
     set_point_lo: F64
     kp_lo: F64
     ki_lo: F64
@@ -222,8 +231,6 @@ class Parameters(NamedTuple):
     leak_ho: F64
     lower_ho: F64
     upper_ho: F64
-    burst_weights: F32
-    """(2, M, M) row m-1: least-squares slope weights of m reads, oldest first."""
     injection: F64
     """(2, N_VALUES) see `injection`."""
     inject_map: F32
@@ -231,6 +238,9 @@ class Parameters(NamedTuple):
     inject_lo: F64
     """(2, L) modes of a unit signal, for injection into the set points."""
     inject_ho: F64
+    inject_shape_lo: F32
+    """(2, G) DM map of `inject_lo`."""
+    inject_shape_ho: F32
     kalman_lo: Kalman
     kalman_ho: Kalman
     offset_lo: F32
@@ -263,8 +273,12 @@ class State(NamedTuple):
     last_lo: F32
     """(L,) controller output of the frame before."""
     last_ho: F32
-    charge: F64
-    """(1,) light collected since the last reset, for non-destructive reads [ADU]."""
+    burst: F64
+    """(4,) sums over the non-destructive reads of a burst, see `frame`."""
+    burst_total: F64
+    """(P,) sum of the reads [ADU]."""
+    burst_moment: F64
+    """(P,) sum of frame number times read [ADU frames]."""
     predicted_lo: F32
     """(L,) Kalman: disturbance expected at the next frame."""
     predicted_ho: F32
@@ -276,10 +290,6 @@ class State(NamedTuple):
     target_ho: F64
     injected: F32
     """(G,) injected part of the command."""
-    inject_scalar: F64
-    """(2,) newest sample of the waveform; the signal after latency."""
-    inject_delay: F64
-    """(n,) circular delay line."""
     mean: F32
     """(A,) running mean of the actuator-space image."""
     variance: F32

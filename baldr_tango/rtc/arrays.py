@@ -13,21 +13,13 @@ from baldr_tango.configuration.kalman import KalmanModel
 from baldr_tango.configuration.settings import LoopSettings
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.control import KALMAN, LEAKY, PID
+from baldr_tango.kernels.frame import N_SUMS
 from baldr_tango.kernels.injection import N_VALUES
 from baldr_tango.rtc.packing import pack_member
 from baldr_tango.telemetry.ring import TelemetryRing, capacity_for
 
 CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY, "KALMAN": KALMAN}
 """Controllers that the loop knows, by the name of the calibration file."""
-
-MOST_BOXCAR_FRAMES: Final = 1000
-"""Longest running mean of the signal that the parameter slots have room for."""
-
-MOST_READS: Final = 64
-"""Longest burst of non-destructive reads."""
-
-MOST_LATENCY: Final = 1023
-"""Longest latency of an injected signal [frames]."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +48,11 @@ def boxcar_weights(frames: int) -> NDArray[np.float32]:
     """Weights of the running mean of `frames` signals, oldest first, sum 1: ``w_j = j + 1`` normalised.
 
     A ramp that favours the newest, like the legacy ``j / (b-1)``, but without its zero for the oldest
-    sample: every frame asked for counts, and two frames differ from one.
+    sample: every frame asked for counts, and two frames differ from one. `kernels.frame.boxcar` computes
+    them as it goes.
     """
     ramp = np.arange(1, frames + 1, dtype=np.float64)
     return (ramp / ramp.sum()).astype(np.float32)
-
-
-def slope_weights(reads: int) -> NDArray[np.float32]:
-    """Weights that turn equidistant reads, oldest first, into their least-squares slope per read."""
-    if reads < 2:
-        return np.zeros(reads, dtype=np.float32)
-    t = np.arange(reads) - (reads - 1) / 2.0
-    return np.asarray(t / (t @ t), dtype=np.float32)
-
-
-def _burst_weights() -> NDArray[np.float32]:
-    table = np.zeros((MOST_READS, MOST_READS), dtype=np.float32)
-    for reads in range(1, MOST_READS + 1):
-        table[reads - 1, :reads] = slope_weights(reads)
-    return table
 
 
 def _kalman(model: KalmanModel | None, modes: int) -> d.Kalman:
@@ -137,8 +115,6 @@ def dense_parameters(parameters: LoopParameters, settings: LoopSettings) -> dict
     Matrices are dense (rows, columns); both loops are open; offsets, set points and injection are 0.
     """
     n_grid = parameters.mode_shapes_lo.shape[0]
-    weights = np.zeros(max(MOST_BOXCAR_FRAMES, parameters.boxcar), dtype=np.float32)
-    weights[: parameters.boxcar] = boxcar_weights(parameters.boxcar)
     lo, ho = parameters.control_lo, parameters.control_ho
     return {
         "switches": _switches(parameters, settings),
@@ -155,7 +131,6 @@ def dense_parameters(parameters: LoopParameters, settings: LoopSettings) -> dict
         "shapes_lo": parameters.mode_shapes_lo,
         "shapes_ho": parameters.mode_shapes_ho,
         "used_ho": np.any(parameters.reconstructor_ho != 0.0, axis=1),
-        "boxcar_weights": weights,
         "set_point_lo": np.zeros_like(lo.kp),
         "kp_lo": lo.kp,
         "ki_lo": lo.ki,
@@ -170,11 +145,12 @@ def dense_parameters(parameters: LoopParameters, settings: LoopSettings) -> dict
         "leak_ho": ho.leak,
         "lower_ho": ho.lower,
         "upper_ho": ho.upper,
-        "burst_weights": _burst_weights(),
         "injection": np.zeros(N_VALUES),
         "inject_map": np.zeros(n_grid),
         "inject_lo": np.zeros_like(lo.kp),
         "inject_ho": np.zeros_like(ho.kp),
+        "inject_shape_lo": np.zeros(n_grid),
+        "inject_shape_ho": np.zeros(n_grid),
         "kalman_lo": _kalman(parameters.kalman_lo, lo.kp.size),
         "kalman_ho": _kalman(parameters.kalman_ho, ho.kp.size),
         "offset_lo": np.zeros(n_grid),
@@ -224,7 +200,9 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
         command=np.zeros(n_grid, dtype=np.float32),
         last_lo=np.zeros(n_lo, dtype=np.float32),
         last_ho=np.zeros(n_ho, dtype=np.float32),
-        charge=np.zeros(1),
+        burst=np.zeros(N_SUMS),
+        burst_total=np.zeros(n_pixels),
+        burst_moment=np.zeros(n_pixels),
         predicted_lo=np.zeros(n_lo, dtype=np.float32),
         predicted_ho=np.zeros(n_ho, dtype=np.float32),
         scratch_lo=np.zeros(n_lo, dtype=np.float32),
@@ -232,8 +210,6 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
         target_lo=np.zeros(n_lo),
         target_ho=np.zeros(n_ho),
         injected=np.zeros(n_grid, dtype=np.float32),
-        inject_scalar=np.zeros(2),
-        inject_delay=np.zeros(MOST_LATENCY + 1),
         mean=np.zeros(n_actuators, dtype=np.float32),
         variance=np.zeros(n_actuators, dtype=np.float32),
     )

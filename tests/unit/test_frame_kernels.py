@@ -15,6 +15,7 @@ from baldr_tango.kernels.frame import (
     signal_to_noise,
     subtract_dark,
 )
+from baldr_tango.kernels.loop_data import FLAG_SKIPPED
 
 
 @pytest.fixture
@@ -66,16 +67,41 @@ def test_signal_is_zero_on_the_reference_and_scales_with_the_clear_pupil(rng):
     np.testing.assert_allclose(signal, 0.1, rtol=1e-4)
 
 
-@pytest.mark.parametrize("frames", [2, 3, 10])
-def test_boxcar_is_the_legacy_ramp(rng, frames):
+def ramp(frames):
+    return np.arange(frames) + 1.0
+
+
+@pytest.mark.parametrize("frames", [2, 3, 10, 16])
+def test_boxcar_is_a_ramp_in_which_every_frame_counts(rng, frames):
     signals = rng.normal(size=(30, 5)).astype(np.float32)
-    ring = np.zeros((16, 5), dtype=np.float32)
+    ring, flags = np.zeros((16, 5), dtype=np.float32), np.zeros(16, dtype=np.uint16)
     for i, signal in enumerate(signals[:-1]):
         ring[i % 16] = signal
-    ramp = np.arange(frames) / (frames - 1)
     out = np.zeros(5, dtype=np.float32)
-    boxcar(ring, 29, signals[-1], (ramp / ramp.sum()).astype(np.float32), out)
-    np.testing.assert_allclose(out, np.average(signals[-frames:], axis=0, weights=ramp), rtol=1e-5)
+    boxcar(ring, flags, 29, signals[-1], frames, out)
+    np.testing.assert_allclose(
+        out, np.average(signals[-frames:], axis=0, weights=ramp(frames)), rtol=1e-4, atol=1e-6
+    )
+    assert np.abs(out - signals[-1]).max() > 0.01
+
+
+def test_boxcar_passes_over_frames_without_a_signal(rng):
+    signals = rng.normal(size=(6, 5)).astype(np.float32)
+    ring, flags = np.full((32, 5), 1e6, dtype=np.float32), np.full(32, FLAG_SKIPPED, dtype=np.uint16)
+    for i, signal in enumerate(signals[:-1]):
+        ring[2 * i], flags[2 * i] = signal, 0
+    out = np.zeros(5, dtype=np.float32)
+    boxcar(ring, flags, 10, signals[-1], 4, out)
+    np.testing.assert_allclose(out, np.average(signals[-4:], axis=0, weights=ramp(4)), rtol=1e-4, atol=1e-6)
+
+
+def test_boxcar_longer_than_the_history_is_the_mean_of_what_there_is(rng):
+    signals = rng.normal(size=(4, 5)).astype(np.float32)
+    ring = np.zeros((16, 5), dtype=np.float32)
+    ring[:3] = signals[:3]
+    out = np.zeros(5, dtype=np.float32)
+    boxcar(ring, np.zeros(16, dtype=np.uint16), 3, signals[-1], 10, out)
+    np.testing.assert_allclose(out, np.average(signals, axis=0, weights=[7, 8, 9, 10]), rtol=1e-4, atol=1e-6)
 
 
 def test_running_statistics_are_the_samples_own(rng):

@@ -93,7 +93,7 @@ class Job:
             self._log.warning("%s", error)
         except BaldrError as error:
             self._end(FAILED, error)
-            self._log.error("%s: %s", name, error)
+            self._log.warning("%s: %s", name, error)
         except Exception as error:
             self._end(FAILED, BaldrError(f"{name}: internal error, {type(error).__name__}: {error}"))
             self._log.exception("%s failed", name)

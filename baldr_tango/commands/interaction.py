@@ -68,9 +68,9 @@ def compute_reconstructor(beam: Beam, method: Any = None) -> dict[str, Json]:
 
     Parameters
     ----------
-    method : "zonal", "pinv", "svd_truncation" or "map"; or an object {"method": "svd_truncation", "keep": 60},
-        {"method": "map", "regularisation": 1.0}, with "file" of a measured matrix, "apply": true to put them
-        in force (both loops open), "save": true to write a new calibration file
+    method : "zonal", "pinv", "svd_truncation" or "map"; or an object: {"method": "pinv"}, with "keep": 60
+        (svd_truncation), "regularisation": 1.0 (map), "file" of a measured matrix, "apply": true to put
+        them in force (both loops open), "save": true to write a new calibration file
     """
     name = "compute_reconstructor"
     given = options_of(name, _COMPUTE, [method])

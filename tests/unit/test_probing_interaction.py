@@ -101,7 +101,7 @@ def test_only_with_open_loops_and_nothing_is_left_behind(virtual: VirtualBeam) -
     with pytest.raises(StateError, match="both loops open"):
         virtual.ask("build_interaction_matrix")
     virtual.beam.set_loops(lo=LoopState.OPEN)
-    with pytest.raises(RequestError, match="the shape reaches 0.5"):
+    with pytest.raises(RequestError, match=r"the shape reaches 0\.5"):
         virtual.ask("build_interaction_matrix", 1.0)
     assert virtual.ask("job_status")["state"] == "failed"
     assert not virtual.command().any()

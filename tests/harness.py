@@ -23,7 +23,7 @@ from baldr_tango.rtc import RealTimeLoop
 from baldr_tango.streams import Stream, semaphore_name
 
 _numbers = itertools.count()
-LONG_S = 60.0
+LONG_S = 300.0
 """Bound of waits that only end by failure: generous, because kernels may have to be compiled."""
 
 

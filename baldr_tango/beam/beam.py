@@ -244,6 +244,9 @@ class Beam:
             )
         # One word: a change of both loops is seen whole.
         loops = int(loop.arrays.state.counters[d.LOOPS])
+        if not loop.has_streams:
+            # Nobody is there to take an opening over, but it holds.
+            loops &= loop.slots.switch(d.CLOSE_LO) | loop.slots.switch(d.CLOSE_HO) << 1
         rtc, fault, busy = self._rtc_state(loop)
         return BeamState(
             rtc,
@@ -263,7 +266,7 @@ class Beam:
             if loop.has_failed:
                 return RtcState.FAULT, "the real-time thread ended by an error; see the log", ""
             return (RtcState.STOPPED, "", "") if loop.has_started else (RtcState.STARTING, "", loop.phase)
-        if not loop.is_compiled:
+        if not loop.is_ready:
             return RtcState.STARTING, "", loop.phase
         if loop.slots.switch(d.PAUSE):
             return RtcState.PAUSED, "", loop.problem
@@ -299,7 +302,8 @@ class Beam:
 
         Raises
         ------
-        StateError : closing is not possible now or predicted unstable, or the loop did not react.
+        StateError : closing is not possible now (no streams, a fault) or predicted unstable, or the loop
+            did not react.
         """
         wanted = {d.CLOSE_LO: lo, d.CLOSE_HO: ho}
         closing = LoopState.CLOSED in (lo, ho)
@@ -307,11 +311,22 @@ class Beam:
             now = self.state()
             rtc = now.rtc
             after(rtc, "close" if closing else "open")
-            if closing and not force:
-                self._check_closing(now, lo, ho)
+            if closing:
+                self._check_streams()
+                if not force:
+                    self._check_closing(now, lo, ho)
             if rtc not in (RtcState.UNCONFIGURED, RtcState.STOPPED):
                 self._switch({k: int(v) for k, v in wanted.items() if v is not None})
             return self.state()
+
+    def _check_streams(self) -> None:
+        """Refuse to close a loop without streams, after a moment for streams that are opened again."""
+        loop = self._loop()
+        deadline = time.monotonic() + APPLY_TIMEOUT_S
+        while not loop.has_streams:
+            if loop.problem or time.monotonic() > deadline:
+                raise StateError(f"cannot close: {loop.problem or 'the streams are being opened'}")
+            time.sleep(0.001)
 
     def _check_closing(self, now: BeamState, lo: LoopState | None, ho: LoopState | None) -> None:
         """Refuse a change of the loops after which those that are closed are predicted unstable."""

@@ -98,7 +98,7 @@ class Housekeeping:
 
     def _find_alarms(self, loop: RealTimeLoop, now: float) -> tuple[str, ...]:
         """Collect what an operator should know now; the order is that of importance."""
-        if not loop.is_compiled or self._beam.state().rtc != RtcState.RUNNING:
+        if not loop.is_ready or self._beam.state().rtc != RtcState.RUNNING:
             self._frame_time = now
             return ()
         counters = loop.counters

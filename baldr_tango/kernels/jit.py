@@ -36,8 +36,9 @@ if not JIT_DISABLED:
     numba_config.CACHE_DIR = str(_cache_directory())  # type: ignore[attr-defined]
 
 _FAST: Final = {"reassoc", "contract", "arcp", "nsz"}
+_njit: Any = numba.njit  # its stubs do not know the option _nrt
 
-kernel: Any = numba.njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
+kernel: Any = _njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
 """Compile a function for the real-time path: no GIL, cached on disk, guards intact.
 
 ``_nrt=False`` leaves out numba's reference counts. They cost the loop more than all its arithmetic: two
@@ -45,16 +46,16 @@ thousand calls per frame for the arrays of its argument groups. In return nothin
 the compiler now checks; the arrays belong to the Python caller.
 """
 
-allocating_kernel: Any = numba.njit(nogil=True, cache=True, fastmath=_FAST)
+allocating_kernel: Any = _njit(nogil=True, cache=True, fastmath=_FAST)
 """As `kernel`, for a function that allocates its work space before it enters its loop."""
 
-exact_kernel: Any = numba.njit(nogil=True, cache=True, _nrt=False, fastmath=False)
+exact_kernel: Any = _njit(nogil=True, cache=True, _nrt=False, fastmath=False)
 """Compile a function whose floating-point order must stay as written.
 
 Said explicitly: without it numba hands down the flags of the first caller, and keeps them in the cache.
 """
 
-part_of_kernel: Any = numba.njit(inline="always")
+part_of_kernel: Any = _njit(inline="always")
 """A part of a kernel that takes whole groups of arrays.
 
 Groups have hundreds of members for the compiler. Handing them from function to function costs more than

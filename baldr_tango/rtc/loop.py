@@ -67,8 +67,6 @@ class RealTimeLoop:
         )
         self.phase = "not started"
         """What the thread is doing, for people."""
-        self.is_compiled = False
-        """True once the kernels are ready."""
         self.has_failed = False
         """True when the thread ended by an error."""
         self.reopens = 0
@@ -81,6 +79,7 @@ class RealTimeLoop:
         self._streams: _OpenStreams | None = None
         self._thread: threading.Thread | None = None
         self._last_problem = ""
+        self._ready = False
 
     @property
     def arrays(self) -> LoopArrays:
@@ -103,6 +102,13 @@ class RealTimeLoop:
         return self._compiled
 
     @property
+    def is_ready(self) -> bool:
+        """True once the loop, since its start, has served frames or has said why it cannot."""
+        if not self._ready:
+            self._ready = bool(self._last_problem) or (self._compiled and self.adopted >= 0)
+        return self._ready
+
+    @property
     def problem(self) -> str:
         """Why the streams cannot be opened, or empty."""
         return self._last_problem
@@ -118,6 +124,7 @@ class RealTimeLoop:
             return
         with self._requests:
             self._stopping.clear()
+            self._ready, self._last_problem = False, ""
             store_release(self.arrays.control, d.STOP, 0)
         self._thread = threading.Thread(target=self._live, name=f"rtc-{self._settings.beam}", daemon=True)
         self._thread.start()
@@ -129,7 +136,10 @@ class RealTimeLoop:
             store_release(self.arrays.control, d.STOP, d.STOP_FLAT)
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.is_alive
+        if self.is_alive:
+            return False
+        self.arrays.state.counters[d.TRIP] = 0  # the mirror is flat: a fault ends with its loop
+        return True
 
     def resize_ring(self, capacity: int, timeout_s: float = 1.0) -> TelemetryRing:
         """Go on with a telemetry ring of another capacity; records, counters and controllers stay.
@@ -315,7 +325,6 @@ class RealTimeLoop:
                 _io(self.arrays, handles, idle[:0]),
                 self.arrays.ring_arrays,
             )
-        self.is_compiled = True
         self._log.info("kernels ready after %.1f s", time.monotonic() - began)
 
     def wait_adopted(self, version: int, timeout_s: float) -> bool:

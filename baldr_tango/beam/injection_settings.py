@@ -27,9 +27,9 @@ _MOST_HZ: Final = 1e5
 _MOST_S: Final = 1e6
 
 
-def _item(default: Any, type_name: str, doc: str, **limits: Any) -> Any:
-    """Declare a field: legacy type name, meaning, and what is allowed."""
-    return field(default=default, metadata={"type": type_name, "doc": doc, **limits})
+def _item(default: Any, type_name: str, doc: str, unit: str = "", **limits: Any) -> Any:
+    """Declare a field: legacy type name, meaning, unit, and what is allowed."""
+    return field(default=default, metadata={"type": type_name, "doc": doc, "unit": unit, **limits})
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,25 @@ class InjectionSettings:
     enabled: bool = _item(False, "int", "a signal is injected")
     basis: str = _item("zonal", "string", "family of DM maps, upper or lower case")
     basis_index: int = _item(0, "int", "mode of the basis", least=0)
-    amplitude: float = _item(0.05, "double", "factor of the mode's map [DM units]")
+    amplitude: float = _item(0.05, "double", "factor of the mode's map", "DM units")
     waveform: str = _item("sine", "string", "shape in time", choices=tuple(WAVEFORMS))
-    freq_hz: float = _item(10.0, "double", "frequency of sine and square [Hz]", least=0.0, most=_MOST_HZ)
-    phase_deg: float = _item(0.0, "double", "phase of sine, square and chirp [deg]")
+    freq_hz: float = _item(10.0, "double", "frequency of sine and square", "Hz", least=0.0, most=_MOST_HZ)
+    phase_deg: float = _item(0.0, "double", "phase of sine, square and chirp", "deg")
     duty: float = _item(0.5, "double", "part of a period that the square is on", least=0.0, most=1.0)
     t_start_s: float = _item(
-        0.0, "double", "time of the first sample after arming [s]", least=0.0, most=_MOST_S
+        0.0, "double", "time of the first sample after arming", "s", least=0.0, most=_MOST_S
     )
     t_stop_s: float = _item(
-        0.0, "double", "time of the last sample after arming [s]; 0: no end", least=0.0, most=_MOST_S
+        0.0, "double", "time of the last sample after arming; 0: no end", "s", least=0.0, most=_MOST_S
     )
     latency_frames: int = _item(0, "int", "frames from a sample to its action", least=0, most=_MOST_FRAMES)
     hold_frames: int = _item(1, "int", "frames that a sample lasts", least=1, most=_MOST_FRAMES)
     prbs_seed: int = _item(
         kernel.DEFAULT_SEED, "uint32", "start of the pseudo-random sequence", least=0, most=2**32 - 1
     )
-    chirp_f0: float = _item(1.0, "double", "first frequency of the chirp [Hz]", least=0.0, most=_MOST_HZ)
-    chirp_f1: float = _item(50.0, "double", "last frequency of the chirp [Hz]", least=0.0, most=_MOST_HZ)
-    chirp_T: float = _item(5.0, "double", "duration of the chirp [s]", least=1e-3, most=_MOST_S)
+    chirp_f0: float = _item(1.0, "double", "first frequency of the chirp", "Hz", least=0.0, most=_MOST_HZ)
+    chirp_f1: float = _item(50.0, "double", "last frequency of the chirp", "Hz", least=0.0, most=_MOST_HZ)
+    chirp_T: float = _item(5.0, "double", "duration of the chirp", "s", least=1e-3, most=_MOST_S)
     branch: str = _item("HO", "string", "modes that take part", choices=tuple(BRANCHES))
     apply_to: str = _item(
         "command",
@@ -81,11 +81,9 @@ class InjectionSettings:
 
     def changed(self, values: Mapping[str, Any]) -> InjectionSettings:
         """Return these settings with some values changed; `RequestError` for a name that is none of them."""
-        unknown = sorted(set(values) - set(FIELD_TYPES))
+        unknown = sorted(set(values) - set(ITEMS))
         if unknown:
-            raise RequestError(
-                f"injection: no field {', '.join(unknown)}; there are {', '.join(FIELD_TYPES)}"
-            )
+            raise RequestError(f"injection: no field {', '.join(unknown)}; there are {', '.join(ITEMS)}")
         return replace(self, **values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,15 +117,10 @@ class InjectionSettings:
         return values
 
 
-FIELD_TYPES: Final[Mapping[str, str]] = {
-    entry.name: entry.metadata["type"] for entry in fields(InjectionSettings)
+ITEMS: Final[Mapping[str, Mapping[str, Any]]] = {
+    entry.name: entry.metadata for entry in fields(InjectionSettings)
 }
-"""Name and legacy type name of every field, in the legacy order of ``inj_signal``."""
-
-FIELD_DOCS: Final[Mapping[str, str]] = {
-    entry.name: entry.metadata["doc"] for entry in fields(InjectionSettings)
-}
-"""Meaning of every field."""
+"""Every field in the legacy order of ``inj_signal``: its legacy type name, meaning and unit."""
 
 
 def _checked(name: str, kind: type, value: Any, allowed: Mapping[str, Any]) -> Any:

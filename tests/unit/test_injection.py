@@ -10,8 +10,9 @@ import pytest
 
 from baldr_tango.bases import basis
 from baldr_tango.beam.changes import put_in_force
+from baldr_tango.beam.fields import FIELDS
 from baldr_tango.beam.injection import project
-from baldr_tango.beam.injection_settings import FIELD_DOCS, FIELD_TYPES, InjectionSettings
+from baldr_tango.beam.injection_settings import ITEMS, InjectionSettings
 from baldr_tango.commands import execute
 from baldr_tango.configuration.settings import LimitSettings
 from baldr_tango.errors import RequestError, StateError
@@ -262,10 +263,9 @@ class TestSettings:
             "branch": "HO",
             "apply_to": "command",
         }
-        assert FIELD_TYPES["enabled"] == "int"
-        assert FIELD_TYPES["prbs_seed"] == "uint32"
-        assert FIELD_TYPES["chirp_T"] == "double"
-        assert all(FIELD_DOCS.values())
+        types = {name: item["type"] for name, item in ITEMS.items()}
+        assert (types["enabled"], types["prbs_seed"], types["chirp_T"]) == ("int", "uint32", "double")
+        assert all(item["doc"] for item in ITEMS.values())
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -437,6 +437,50 @@ class TestReplies:
         assert bench.beam.read(["injection"])["injection"] == ""
         bench.ask("inject", {"waveform": "sine", "freq_hz": 12.5})
         assert "sine 12.5 Hz" in bench.beam.read(["injection"])["injection"]
+
+
+class TestRuntimeFields:
+    """``inj_signal.*`` of get_rtc_field and set_rtc_field."""
+
+    def test_recorded_pair(self, bench):
+        assert answer(bench, 'set_rtc_field "inj_signal.enabled",true') == {
+            "field": "inj_signal.enabled",
+            "ok": True,
+            "type": "int",
+            "value": True,
+        }
+        assert bench.beam.injection.is_on
+        assert bench.run(2).any()
+        assert answer(bench, 'set_rtc_field "inj_signal.enabled",false')["value"] is False
+        assert not bench.run(1).any()
+
+    def test_every_field_is_listed_and_can_be_read(self, bench):
+        listed = {entry.path: entry for entry in FIELDS}
+        for name, value in InjectionSettings().as_dict().items():
+            assert listed[f"inj_signal.{name}"].access == "read-write"
+            assert answer(bench, f'get_rtc_field "inj_signal.{name}"')["value"] == value
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("enabled", "1", "int"),
+            ("enabled", '"true"', "int"),
+            ("waveform", '"triangle"', "string"),
+            ("branch", "1", "string"),
+            ("amplitude", "99", "double"),
+            ("hold_frames", "0", "int"),
+            ("hold_frames", "1.5", "int"),
+            ("basis", '"nope"', "string"),
+            ("basis_index", "140", "int"),
+            ("prbs_seed", "-1", "uint32"),
+        ],
+    )
+    def test_wrong_values_are_refused_in_the_usual_words(self, bench, name, value, expected):
+        bench.ask("inject", {"waveform": "step"})
+        before = bench.beam.injection.settings
+        found = answer(bench, f'set_rtc_field "inj_signal.{name}",{value}')
+        assert (found["ok"], found["error"], found["expected"]) == (False, "bad value/type", expected)
+        assert bench.beam.injection.settings is before
 
 
 def test_nothing_is_injected_before_a_configuration_or_after_the_stop(bench):

@@ -10,6 +10,7 @@ from typing import Final
 
 from baldr_tango.beam.fields import makers as m
 from baldr_tango.beam.fields.field import FieldTable
+from baldr_tango.beam.fields.injection import INJECTION_FIELDS
 
 _DM_REFERENCE = ("reference_pupils.I0_dm", "I0_dm_runtime")
 _DM_CLEAR = ("reference_pupils.norm_pupil_dm", "N0_dm_runtime")
@@ -233,3 +234,4 @@ FIELDS.add(
     m.safety("min_flux_adu", "ADU", "smallest flux of a frame that is used"),
     m.safety("ho_violations", "", "violations after which a high-order mode is muted"),
 )
+FIELDS.add(*INJECTION_FIELDS)

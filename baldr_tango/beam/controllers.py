@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.beam.fields import UnfitError, numbers
+from baldr_tango.beam.identification import Identified, identify
 from baldr_tango.configuration.calibration_table import CONTROLLER_TYPES
 from baldr_tango.configuration.derived import ControllerSettings
 from baldr_tango.configuration.kalman import KalmanModel, default_model, kalman_model
@@ -133,6 +134,13 @@ class Controller:
         m = self.model
         given = {name: matrices.get(name, getattr(m, name)) for name in _SETTABLE}
         self.change(**{f"kalman_{self.which}": kalman_model(**given)})
+
+    def identify(self, frames: int | None = None) -> Identified:
+        """Put a Kalman model in force that was identified from the newest frames; see `identify`."""
+        with self.beam.exclusive:
+            found = identify(self.loop, self.which, frames)
+            self.change(**{f"kalman_{self.which}": found.model})
+        return found
 
     def state(self, name: str) -> NDArray[Any]:
         """The loop's own array of a state vector."""

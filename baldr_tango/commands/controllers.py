@@ -152,6 +152,28 @@ def dg(
     return _change_some(which, parameter_type, indices, lambda old: old + step) | {"delta": step}
 
 
+@beam_command()
+def ctrl_identify(beam: Beam, which: str, frames: int = 0) -> dict[str, Json]:
+    """Identify a Kalman model from recorded frames, mode by mode, and put it in force; the type stays.
+
+    Parameters
+    ----------
+    which : LO or HO
+    frames : newest frames to use; 0 for as many as usual
+    """
+    controller = _by_letters(beam, which)
+    found = controller.identify(frames or None)
+    m = found.model
+    matrices = {"A": m.transition, "Q": m.process_noise, "R": m.measurement_noise, "K": m.gain}
+    return {
+        "ok": True,
+        "which": which,
+        "frames": found.frames,
+        **{name: np.diag(matrix).tolist() for name, matrix in matrices.items()},
+        "residual_rms": found.predicted_rms().tolist(),
+    }
+
+
 def _change_some(controller: Controller, parameter: str, indices: Json, change: Any) -> dict[str, Json]:
     name = parameter.lower()
     entry = controller.find(name) if name in _TUNABLE else None

@@ -90,7 +90,7 @@ def test_the_list_says_everything_about_every_field(bench):
 
 LEGACY = {
     "state": "DM_flat signal_space LO controller_type inverse_method_LO inverse_method_HO phasemask"
-    " auto_close auto_open auto_tune take_telemetry simulation_mode",
+    " auto_tune take_telemetry simulation_mode",
     "reduction": "bias bias_dm dark dark_dm",
     "pixels": "crop_pixels bad_pixels pupil_pixels interior_pixels secondary_pixels exterior_pixels",
     "cam": "fps gain testpattern bias flat imagetags led events extsynchro rawimages cooling mode resetwidth"
@@ -100,6 +100,7 @@ LEGACY = {
     "": "zeroCmd I2M_HO_runtime sec_idx m_s_runtime b_s_runtime",
 }
 LEGACY_WRITABLE = {
+    "state": "auto_close auto_open",
     "reference_pupils": "I0 N0 norm_pupil norm_pupil_dm I0_dm",
     "matrices": "I2A I2M I2M_LO I2M_HO M2C M2C_LO M2C_HO I2rms_sec I2rms_ext szm sza szp",
     "limits": "close_on_strehl_limit open_on_strehl_limit open_on_flux_limit open_on_dm_limit"

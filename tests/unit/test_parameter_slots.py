@@ -101,8 +101,8 @@ def test_only_what_differs_is_written():
     )
     found = compare(one, other, SETTINGS)
     assert sorted(found) == ["kp_lo", "limits", "reference", "switches"]
-    assert found["switches"] == {d.PERIOD_NS: 2_000_000}
-    assert found["limits"] == {d.COMMAND_LIMIT: 0.25}
+    assert found["switches"][d.PERIOD_NS] == 2_000_000
+    assert found["limits"][d.COMMAND_LIMIT] == 0.25
 
 
 @pytest.mark.parametrize("sparse", [True, False])

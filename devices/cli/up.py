@@ -38,7 +38,9 @@ PLAIN_PERIOD_S: Final = 5.0
 
 def run(options: argparse.Namespace) -> int:
     """Start everything, show it, stop everything; the exit status says whether all beams worked."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # SIGINT too: a shell starts background jobs with it ignored.
+        signal.signal(number, _interrupt)
     console = Console(highlight=False)
     with ExitStack() as stack:
         config = configuration(options)
@@ -55,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
             _say(console, "interrupted: stopping everything")
             return 130
         finally:
-            # A second Ctrl-C would leave processes behind; each stop is bounded.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A second one would leave processes behind; each stop is bounded.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
 
 
 class _Run:

@@ -135,10 +135,10 @@ class Controller:
         given = {name: matrices.get(name, getattr(m, name)) for name in _SETTABLE}
         self.change(**{f"kalman_{self.which}": kalman_model(**given)})
 
-    def identify(self, frames: int | None = None) -> Identified:
+    def identify(self, frames: int | None, most_gain: float) -> Identified:
         """Put a Kalman model in force that was identified from the newest frames; see `identify`."""
         with self.beam.exclusive:
-            found = identify(self.loop, self.which, frames)
+            found = identify(self.loop, self.which, frames, most_gain)
             self.change(**{f"kalman_{self.which}": found.model})
         return found
 

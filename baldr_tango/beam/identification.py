@@ -21,6 +21,13 @@ LEAST_FRAMES: Final = 500
 DEFAULT_FRAMES: Final = 4000
 """Newest frames that are used when nobody says how many."""
 
+MOST_GAIN: Final = 0.5
+"""Largest gain of an identified model when nobody says another.
+
+The model knows one loop only. Tip and tilt are seen by the high-order loop too, whose gain adds to that of
+the low-order loop, and the gain of the sensor varies with the residual wavefront.
+"""
+
 _LAGS: Final = 4
 _FADED: Final = 0.9999
 _LEAST_NOISE: Final = 1e-3
@@ -38,22 +45,30 @@ class Identified:
         return np.asarray(np.sqrt(np.diag(self.model.covariance)))
 
 
-def identify(loop: RealTimeLoop, which: Literal["lo", "ho"], frames: int | None = None) -> Identified:
+def identify(
+    loop: RealTimeLoop, which: Literal["lo", "ho"], frames: int | None = None, most_gain: float = MOST_GAIN
+) -> Identified:
     """Identify the disturbance of one loop from its newest frames, whether it was open or closed.
 
     Errors are measured after the command of the frame before has acted, so error plus that command is the
     disturbance as the sensor sees it, with the sensor's noise. The loop should see what it measures: the
     reconstructor is taken to be right (``H = B = 1``).
 
+    Parameters
+    ----------
+    most_gain : largest gain of a mode; the noise is taken larger where the gain would be
+
     Raises
     ------
-    RequestError : the number of frames is out of range.
+    RequestError : the number of frames or the gain is out of range.
     StateError : there are too few frames in a row.
     """
     ring = loop.arrays.ring
     wanted = min(DEFAULT_FRAMES, ring.capacity) if frames is None else frames
     if frames is not None and not LEAST_FRAMES <= frames <= ring.capacity:
         raise RequestError(f"frames: expected {LEAST_FRAMES} to {ring.capacity}, found {wanted}")
+    if not 0.0 < most_gain < 1.0:
+        raise RequestError(f"largest gain: expected a number between 0 and 1, found {most_gain:g}")
     error, output = f"e_{which.upper()}", f"u_{which.upper()}"
     stop = ring.write_index
     _, records = ring.read(stop - wanted, stop, ("frame", "flags", error, output))
@@ -62,8 +77,17 @@ def identify(loop: RealTimeLoop, which: Literal["lo", "ho"], frames: int | None 
         raise StateError(f"{seen.count} usable frames in a row are recorded, {LEAST_FRAMES} are needed")
     control = getattr(loop.parameters, f"control_{which}")
     a, q, r = first_order(seen, control.leak)
+    r = np.maximum(r, noise_for(a, q, most_gain))
     one = np.eye(a.size)
     return Identified(kalman_model(np.diag(a), one, one, np.diag(q), np.diag(r)), seen.count)
+
+
+def noise_for(a: FloatArray, q: FloatArray, gain: float) -> FloatArray:
+    """Variance of the noise with which the steady gain of a scalar model (H = 1) is `gain`.
+
+    From ``K = P / (P + r)`` and the Riccati equation: ``q = r K (1 / (1 - K) - a^2)``.
+    """
+    return np.asarray(q / (gain * (1.0 / (1.0 - gain) - a * a)))
 
 
 @dataclass(frozen=True, eq=False)

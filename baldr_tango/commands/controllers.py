@@ -9,6 +9,7 @@ import numpy as np
 from baldr_tango.beam import Beam
 from baldr_tango.beam.controllers import Controller, Entry
 from baldr_tango.beam.fields import UnfitError
+from baldr_tango.beam.identification import MOST_GAIN
 from baldr_tango.commands.table import beam_command
 from baldr_tango.errors import RequestError
 from baldr_tango.interface import Json
@@ -153,16 +154,17 @@ def dg(
 
 
 @beam_command()
-def ctrl_identify(beam: Beam, which: str, frames: int = 0) -> dict[str, Json]:
+def ctrl_identify(beam: Beam, which: str, frames: int = 0, most_gain: float = MOST_GAIN) -> dict[str, Json]:
     """Identify a Kalman model from recorded frames, mode by mode, and put it in force; the type stays.
 
     Parameters
     ----------
     which : LO or HO
     frames : newest frames to use; 0 for as many as usual
+    most_gain : largest gain that a mode may get
     """
     controller = _by_letters(beam, which)
-    found = controller.identify(frames or None)
+    found = controller.identify(frames or None, most_gain)
     m = found.model
     matrices = {"A": m.transition, "Q": m.process_noise, "R": m.measurement_noise, "K": m.gain}
     return {

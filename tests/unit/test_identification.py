@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baldr_tango.beam.identification import first_order, pseudo_open_loop
+from baldr_tango.beam.identification import first_order, noise_for, pseudo_open_loop
 from baldr_tango.configuration.kalman import DEFAULT_NOISE, kalman_model
 from baldr_tango.configuration.settings import LoopSettings
 from baldr_tango.errors import RequestError, StateError
@@ -97,11 +97,22 @@ def test_white_noise_is_not_followed():
     np.testing.assert_allclose(r, 1e-4, rtol=0.1)
 
 
+def test_the_gain_is_bounded_by_more_noise():
+    a, q = np.array([0.9, 0.99, 0.9999]), np.array([1e-4, 1e-6, 1e-3])
+    one = np.eye(3)
+    for gain in (0.1, 0.5, 0.9):
+        r = noise_for(a, q, gain)
+        model = kalman_model(np.diag(a), one, one, np.diag(q), np.diag(r))
+        np.testing.assert_allclose(np.diag(model.gain), gain, rtol=1e-9)
+
+
 def test_the_command_puts_the_model_in_force(tmp_path):
     with BeamBench(tmp_path, loop=LoopSettings(ring_frames=1024)) as bench:
         with pytest.raises(StateError, match="usable frames"):
             bench.ask("ctrl_identify", "LO")
         bench.step(700)
+        with pytest.raises(RequestError, match="largest gain"):
+            bench.ask("ctrl_identify", "LO", 600, 1.0)
         for frames in (499, 10**6):
             with pytest.raises(RequestError, match="frames: expected 500 to"):
                 bench.ask("ctrl_identify", "LO", frames)

@@ -135,7 +135,7 @@ class Injection:
                     raise StateError(f"cannot inject while {state.name.lower()}; {HINTS[state]}")
                 self._arm(loop, settings)
             else:
-                self._shape(settings)
+                self._shape(settings, loop)
                 if loop is not None and self._settings.enabled:
                     self._disarm(loop)
             self._settings = settings
@@ -215,13 +215,14 @@ class Injection:
     def _disarm(loop: RealTimeLoop) -> None:
         put_in_force(loop, {d.INJECT: 0, d.INJECT_EPOCH: loop.slots.switch(d.INJECT_EPOCH) + 1})
 
-    def _shape(self, settings: InjectionSettings) -> FloatArray:
+    def _shape(self, settings: InjectionSettings, loop: RealTimeLoop | None) -> FloatArray:
         """Return the DM map of a unit signal (G,)."""
-        return find_shape(settings.basis, settings.basis_index, self._beam.bases)[1]
+        parameters = loop.parameters if loop is not None else None
+        return find_shape(settings.basis, settings.basis_index, self._beam.bases, parameters)[1]
 
     def _project(self, settings: InjectionSettings, loop: RealTimeLoop) -> Projection:
         p = loop.parameters
-        shape = self._shape(settings)
+        shape = self._shape(settings, loop)
         points = p.mode_shapes_lo.shape[0]
         if shape.size != points:
             raise RequestError(

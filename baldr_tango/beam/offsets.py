@@ -87,7 +87,7 @@ class Offsets:
         Parameters
         ----------
         branch : "LO" or "HO"
-        basis, index : see `baldr_tango.bases`
+        basis, index : see `find_shape`
         amplitude : factor of the mode's map [DM units]
         accumulate : add to the offset instead of replacing it
 
@@ -97,7 +97,7 @@ class Offsets:
         """
         with self._lock:
             loop = self._loop()
-            found, shape = find_shape(basis, index, self._beam.bases)
+            found, shape = find_shape(basis, index, self._beam.bases, loop.parameters)
             changed = self._map_for(branch, loop)
             if shape.size != changed.size:
                 raise RequestError(

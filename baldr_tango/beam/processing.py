@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from baldr_tango.beam.changes import put_in_force
@@ -60,14 +60,14 @@ class Processing:
         RequestError : fewer than 1 frame, or more than the telemetry ring holds.
         StateError : no configuration is loaded, or the loop did not react. Nothing has changed.
         """
-        with self._lock:
+        with self._beam.exclusive, self._lock:
             loop = self._loop()
             most = loop.arrays.ring.capacity
             if not 1 <= frames <= most:
                 raise RequestError(
                     f"boxcar: found {frames} frames, expected 1 to {most} (what the telemetry ring holds)"
                 )
-            put_in_force(loop, {d.BOXCAR: frames})
+            self._beam.update(replace(loop.parameters, boxcar=frames))
             self._boxcar = frames
 
     def set_reads(self, reads: int) -> None:
@@ -80,7 +80,7 @@ class Processing:
         """
         if not 0 <= reads <= MOST_READS:
             raise RequestError(f"reads: found {reads}, expected 0 to {MOST_READS}")
-        with self._lock:
+        with self._beam.exclusive, self._lock:
             put_in_force(self._loop(), {d.BURST: max(reads, 1)})
             self._reads = max(reads, 1)
 
@@ -105,10 +105,10 @@ class Processing:
     def configure(self, loop: RealTimeLoop) -> None:
         """Give a loop that is about to start what was set."""
         with self._lock:
-            switches = {d.BURST: self._reads}
+            put_in_force(loop, {d.BURST: self._reads})
             if self._boxcar is not None:
-                switches[d.BOXCAR] = min(self._boxcar, loop.arrays.ring.capacity)
-            put_in_force(loop, switches)
+                frames = min(self._boxcar, loop.arrays.ring.capacity)
+                loop.update(replace(loop.parameters, boxcar=frames))
 
     def _loop(self) -> RealTimeLoop:
         if self._beam.loop is None:

@@ -28,8 +28,9 @@ _ALIASES: Final = {"index": "basis_index", "method": "waveform"}
 def tt_inj(beam: Beam, method: Any = None, amplitude: Any = None, apply_to: Any = None) -> dict[str, Json]:
     """Inject a signal into tip: chirp (0.5 to 400 Hz in 60 s), prbs (2 frames per step) or sine (10 Hz).
 
-    Also with an object, {"method","amplitude","apply_to"} and, for another mode than tip, {"basis","index"}:
-    zernike 1 is tilt. The map is split into the tip/tilt modes; "off" ends the injection.
+    Also with an object, {"method","amplitude","apply_to"} and, for another mode than zernike 0, which is tip,
+    {"basis","index"}: zernike 1 is tilt, m2c_lo 0 the first mode of the loop in its own scale. The map is
+    split into the tip/tilt modes; "off" ends the injection.
 
     Parameters
     ----------
@@ -76,7 +77,8 @@ def inject(beam: Beam, settings: Any) -> dict[str, Json]:
 
     {"waveform":"prbs","branch":"LO","basis":"zernike","index":0,"amplitude":0.02,"apply_to":"command"}. Other
     keys: freq_hz, phase_deg, duty (sine, square), chirp_f0, chirp_f1, chirp_T, prbs_seed, hold_frames,
-    latency_frames, t_start_s, t_stop_s. The reply shows every value, and the largest motion of the mirror.
+    latency_frames, t_start_s, t_stop_s. The bases are those of ol_set_mode; the amplitude is the factor of
+    the mode's map. The reply shows every value, and the largest motion of the mirror.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def ol_set_mode(
     Parameters
     ----------
     branch : LO or HO: the loop that has to be open
-    basis : zonal, zernike, hadamard, fourier_10x10, fourier_12x12 or kl
+    basis : zonal, zernike, hadamard, fourier_10x10, fourier_12x12, kl, or m2c_lo, m2c_ho: the loops' own
     index : number of the mode, from 0
     amplitude : factor of the mode's map, in DM units; the map may reach limits.command
     accumulate : true adds the mode to the offset that is there

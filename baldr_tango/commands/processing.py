@@ -50,8 +50,7 @@ def configure_burst(beam: Beam, phase: Any = None) -> dict[str, Json]:
     if phase_s < 0:
         raise RequestError(f"phase: found {phase_s:g} s, expected 0 or more")
     readout = beam.processing.ask_camera()
-    with beam.exclusive:
-        beam.processing.set_reads(readout.reads)
+    beam.processing.set_reads(readout.reads)
     return {
         "ok": True,
         "reads": readout.reads,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from baldr_tango.errors import StateError
+from baldr_tango.kernels import loop_data as d
 from baldr_tango.rtc.arrays import LoopArrays, ring_arrays
 from baldr_tango.telemetry.ring import TelemetryRing
 
@@ -91,6 +92,8 @@ class Exchange:
 
         def change(arrays: LoopArrays) -> LoopArrays:
             new.follow(arrays.ring)  # the records that were written since it was copied
+            history = arrays.state.counters[d.HISTORY : d.HISTORY + 1]
+            history[0] = min(history[0], new.write_index - new.oldest)  # no mean over records that are gone
             return replace(arrays, ring=new, ring_arrays=ring_arrays(new))
 
         self.replace(change, ask_to_leave, timeout_s)

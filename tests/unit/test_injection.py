@@ -238,6 +238,15 @@ class TestNewConfiguration:
         assert loop.slots.switch(d.INJECT) == 0
 
 
+def test_the_loops_own_modes_are_a_basis_in_their_own_scale(bench):
+    wanted = {"waveform": "step", "basis": "M2C_LO", "index": 1, "branch": "LO", "amplitude": 0.1}
+    bench.ask("inject", wanted)
+    np.testing.assert_allclose(bench.run(1)[0], 0.1 * bench.parameters.mode_shapes_lo[:, 1], atol=1e-6)
+    np.testing.assert_allclose(bench.loop.slots.current("inject_lo"), [0.0, 1.0], atol=1e-6)
+    with pytest.raises(RequestError, match="n_modes: 2"):
+        bench.ask("inject", {**wanted, "index": 2})
+
+
 class TestSettings:
     """The fields ``inj_signal.*``."""
 

@@ -74,6 +74,7 @@ class TestBoxcar:
     def test_its_forms(self, bench, message):
         assert answer(bench, message) == {"boxcar": 7, "ok": True}
         assert bench.loop.slots.switch(d.BOXCAR) == 7
+        assert bench.loop.parameters.boxcar == 7, "what stability is judged with"
         assert bench.beam.read(["boxcar"]) == {"boxcar": 7}
 
     @pytest.mark.parametrize("value", ["0", "-3", "2.5", '"x"', "true", "100000"])
@@ -90,11 +91,21 @@ class TestBoxcar:
     def test_a_missing_number_is_an_error(self, bench):
         assert answer(bench, "change_boxcar")["ok"] is False
 
+    def test_a_larger_ring_does_not_lend_it_records_that_are_gone(self, bench):
+        bench.run(3 * RING)
+        bench.loop.resize_ring(8 * RING)
+        bench.ask("change_boxcar", 3 * RING)
+        signal = bench.run(1, "signal")[0]
+        np.testing.assert_allclose(
+            bench.newest("e_LO"), bench.parameters.reconstructor_lo @ signal, atol=1e-6
+        )
+
     def test_it_outlives_a_new_configuration(self, bench):
         bench.ask("change_boxcar", 7)
         loop = RealTimeLoop(mirror_problem(1, boxcar=3), bench.settings, bench.beam.log)
         bench.beam.processing.configure(loop)
         assert loop.slots.switch(d.BOXCAR) == 7
+        assert loop.parameters.boxcar == 7
 
     def test_without_a_command_the_configuration_decides(self, bench):
         loop = RealTimeLoop(mirror_problem(1, boxcar=3), bench.settings, bench.beam.log)

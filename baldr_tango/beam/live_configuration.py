@@ -79,18 +79,17 @@ class LiveConfiguration:
             calibration = replace(self.calibration, **keys)
             derived = self._derive(calibration)
             self.change_in_force(**{name: getattr(derived, name) for name in members})
-            self.remember(**keys)
-            for name in members:
-                self._own().derived.pop(name, None)
+            self.remember(*members, **keys)
 
-    def remember(self, **keys: Any) -> None:
-        """Note other values of keys of the calibration, of which the loop knows already."""
-        self._own().keys.update(keys)
+    def remember(self, *members: str, **keys: Any) -> None:
+        """Note other values of keys of the calibration, with which the loop computes already.
 
-    def forget(self, *keys: str) -> None:
-        """Take keys of the calibration as they were loaded again; the loop is told by somebody else."""
-        for name in keys:
-            self._own().keys.pop(name, None)
+        members : those of `LoopParameters` that follow from the keys again, whatever was set there
+        """
+        own = self._own()
+        own.keys.update(keys)
+        for name in members:
+            own.derived.pop(name, None)
 
     def change_derived(self, **members: Any) -> None:
         """Change derived members of `LoopParameters`, and with them those in force."""

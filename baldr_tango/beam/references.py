@@ -45,8 +45,6 @@ class Measured:
     """[ADU]"""
     clear: FloatArray | None = None
     """(P,) clear pupil [ADU]."""
-    divisor: FloatArray | None = None
-    """(P,) the same, cleaned for use as divisor, per unit flux."""
     notes: tuple[str, ...] = ()
     """What was measured when and how."""
 
@@ -115,6 +113,7 @@ class References:
             before = self._flux()
             self._apply(loop, replace(p, reference=p.pixels_to_actuators @ light.normalised))
             self._measured = replace(self._measured, reference=light.normalised, reference_flux=light.flux)
+            self._beam.live.remember("reference", I0=light.normalised)
             self._note(f"I0 from {light.frames} frames" + ("" if percentile is None else ", lucky"))
             reply = self._reply(
                 "I0", light.frames, p.reference, loop.parameters.reference, before, light.flux
@@ -145,7 +144,8 @@ class References:
             clear = p.pixels_to_actuators @ divisor
             before = self._clear_flux()
             self._apply(loop, replace(p, clear_pupil=clear, signal_mask=lit_signals(clear)))
-            self._measured = replace(self._measured, clear=light.image, divisor=divisor)
+            self._measured = replace(self._measured, clear=light.image)
+            self._beam.live.remember("clear_pupil", "signal_mask", N0=light.image, norm_pupil=divisor)
             self._note(f"N0 from {light.frames} frames" + (", constant" if constant else ""))
         reply = self._reply("N0", light.frames, p.clear_pupil, clear, before, light.flux)
         return {**reply, "constant": constant}
@@ -161,11 +161,18 @@ class References:
             loop = self._ready()
             p = loop.parameters
             calibration = self._of_the_file()
-            fresh = derive(calibration, self._beam.settings, frame_rate_hz=p.frame_rate_hz, gain=p.gain)
+            images = {name: getattr(calibration, name) for name in ("I0", "N0", "norm_pupil")}
+            fresh = derive(
+                replace(self._beam.live.calibration, **images),
+                self._beam.settings,
+                frame_rate_hz=p.frame_rate_hz,
+                gain=p.gain,
+            )
             names = ("dark", "reference", "clear_pupil", "signal_mask")
             changed = [name for name in names if not np.array_equal(getattr(p, name), getattr(fresh, name))]
             self._apply(loop, replace(p, **{name: getattr(fresh, name) for name in names}))
             self._measured = Measured()
+            self._beam.live.remember("reference", "clear_pupil", "signal_mask", **images)
         self._beam.log.info("dark and references as in %s again", calibration.file)
         return {"ok": True, "file": str(calibration.file), "changed": changed}
 
@@ -173,6 +180,8 @@ class References:
         self, path: str = "", *, changes: Mapping[str, Any] | None = None, note: str = ""
     ) -> dict[str, Any]:
         """Write a calibration file with what is in force: the loaded one with new dark, I0, N0, norm_pupil.
+
+        Runtime fields of the calibration that clients have set are saved too.
 
         Parameters
         ----------
@@ -191,7 +200,7 @@ class References:
             loop = self._ready()
             p = loop.parameters
             calibration = self._of_the_file()
-            content = replace(self._content(loop, calibration), **(changes or {}))
+            content = replace(self._content(loop, self._beam.live.calibration), **(changes or {}))
             file = self._free_path(path, calibration, p)
             notes = [*self._measured.notes, *([note] if note else [])]
             write_calibration(
@@ -209,8 +218,7 @@ class References:
         light = photometry_of(
             calibration, settings.loop, bad_pixels_of(calibration, []), p.frame_rate_hz, p.gain, []
         )
-        reference = light.reference_image if measured.reference is None else measured.reference
-        divisor = light.clear_image if measured.divisor is None else measured.divisor
+        reference, divisor = light.reference_image, light.clear_image
         for name, image, in_force in (
             ("I0", reference, p.reference),
             ("N0", divisor, p.clear_pupil),
@@ -223,7 +231,6 @@ class References:
             bias=np.zeros_like(calibration.bias),
             dark=loop.slots.current("dark").astype(np.float64),
             I0=reference,
-            N0=calibration.N0 if measured.clear is None else measured.clear,
             norm_pupil=divisor,
             intrn_flx_I0=float(flux),
             camera_config={

@@ -72,7 +72,7 @@ VALUES: Final[tuple[Value, ...]] = (
         archive_change=0.1,
     ),
     _status("configured", int, "1 when a reconstructor is loaded", label="Configured", minimum=0, maximum=1),
-    _status("ctrl_type", str, "controller type: PID or LEAKY", label="Controller type"),
+    _status("ctrl_type", str, "controller type: PID, LEAKY or KALMAN", label="Controller type"),
     _status("config_file", str, "calibration file in force", label="Calibration file"),
     _status("inj_enabled", int, "1 while a signal is injected", label="Injection", minimum=0, maximum=1),
     _status(

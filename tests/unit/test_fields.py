@@ -326,6 +326,34 @@ def test_setting_a_field_keeps_closed_loops_and_their_integrals(bench):
     bench.ask("open_all")
 
 
+def test_measured_references_are_those_that_fields_show_and_files_get(bench, tmp_path):
+    file = {path: get(bench, path) for path in ("reference_pupils.I0", "reference_pupils.norm_pupil")}
+    put(bench, "reference_pupils.I0_dm", [0.02] * SIGNALS)
+    bench.step(20)
+    bench.ask("I0_update")
+    bench.ask("N0_update")
+    table = calibration_table()
+    for path, runtime in (
+        ("reference_pupils.I0", "I0_dm_runtime"),
+        ("reference_pupils.norm_pupil", "N0_dm_runtime"),
+    ):
+        assert get(bench, path) != file[path]
+        np.testing.assert_allclose(table["I2A"] @ get(bench, path), get(bench, runtime), rtol=1e-9)
+    np.testing.assert_allclose(get(bench, "reference_pupils.I0_dm"), get(bench, "I0_dm_runtime"), rtol=1e-9)
+    put(bench, "reference_pupils.I0", np.roll(table["I0"], 2))
+    put(bench, "matrices.I2M_LO", 2.0 * table["I2M_LO"])
+    in_force = {path: get(bench, path) for path in ("I0_dm_runtime", "N0_dm_runtime", "I2M_LO_runtime")}
+    saved = bench.ask("save_references", str(tmp_path / "saved.toml"))["path"]
+    bench.ask("undo_references")
+    assert {path: get(bench, path) for path in file} == file
+    np.testing.assert_allclose(get(bench, "I0_dm_runtime"), table["I2A"] @ table["I0"], rtol=1e-9)
+    assert get(bench, "I2M_LO_runtime") == in_force["I2M_LO_runtime"]
+    bench.ask("readBDRConfig", saved)
+    bench.wait_running()
+    for path, value in in_force.items():
+        np.testing.assert_allclose(get(bench, path), value, rtol=1e-5, err_msg=path)
+
+
 def test_without_a_configuration_the_list_is_there_and_values_are_not(tmp_path):
     bench = BeamBench(tmp_path)
     try:

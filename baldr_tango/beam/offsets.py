@@ -103,7 +103,8 @@ class Offsets:
                 raise RequestError(
                     f"basis {found.name}: maps of {shape.size} points, the mirror has {changed.size}"
                 )
-            changed = changed + amplitude * shape if accumulate else amplitude * shape
+            with np.errstate(over="ignore"):  # what is beyond all measure is refused below
+                changed = changed + amplitude * shape if accumulate else amplitude * shape
             self._put(loop, {**self._maps, branch: changed})
             return found
 

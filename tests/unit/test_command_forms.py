@@ -16,11 +16,46 @@ NUMBERS = (
     st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 150) | st.floats(allow_nan=False, allow_infinity=False)
 )
 WORDS = st.sampled_from(
-    "LO ho zonal KL m2c_lo sine prbs off command setpoint true 0.1 1e999 nan ,".split()
+    [
+        "LO",
+        "ho",
+        "zonal",
+        "KL",
+        "m2c_lo",
+        "sine",
+        "prbs",
+        "off",
+        "command",
+        "setpoint",
+        "true",
+        "0.1",
+        "1e999",
+        "nan",
+        ",",
+    ]
 ) | st.sampled_from(["HO 65 0.1", "LO zernike 0 0.01 true", "", " "])
 KEYS = st.sampled_from(
-    "branch idx value basis index amplitude accumulate method apply_to waveform reads hold_frames"
-    " latency_frames t_start_s t_stop_s freq_hz enabled chirp_T x".split()
+    [
+        "branch",
+        "idx",
+        "value",
+        "basis",
+        "index",
+        "amplitude",
+        "accumulate",
+        "method",
+        "apply_to",
+        "waveform",
+        "reads",
+        "hold_frames",
+        "latency_frames",
+        "t_start_s",
+        "t_stop_s",
+        "freq_hz",
+        "enabled",
+        "chirp_T",
+        "x",
+    ]
 )
 LEAVES = st.none() | st.booleans() | NUMBERS | WORDS | st.text(max_size=5)
 VALUES = st.recursive(

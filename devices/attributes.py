@@ -8,6 +8,7 @@ subscribers as soon as somebody subscribes to alarms.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +22,13 @@ _SCALAR_TYPES: Final = {bool: CmdArgType.DevBoolean, int: CmdArgType.DevLong64, 
 _ARRAY_TYPES: Final = {int: np.int32, float: np.float64}
 
 
-def attribute_members() -> dict[str, attribute]:
-    """Return one attribute for each published value, under names that clash with nothing in a device.
+def attribute_members(values: Iterable[Value] = VALUES) -> dict[str, attribute]:
+    """Return one attribute for each value, under names that clash with nothing in a device.
 
     The device reads through its method ``read_value(value)``: a value of the attribute's own type, or
     None for one that does not exist at the moment.
     """
-    return {f"_value_{value.name}": _attribute(value) for value in VALUES}
+    return {f"_value_{value.name}": _attribute(value) for value in values}
 
 
 def _attribute(value: Value) -> attribute:
@@ -80,7 +81,7 @@ def _tango_type(value: Value) -> Any:
     if value.enum is not None:
         return value.enum
     if value.shape == "spectrum":
-        return (_ARRAY_TYPES[value.kind],)
+        return (str if value.kind is str else _ARRAY_TYPES[value.kind],)
     if value.shape == "image":
         return ((_ARRAY_TYPES[value.kind],),)
     return _SCALAR_TYPES.get(value.kind, CmdArgType.DevString)
@@ -97,6 +98,8 @@ def filters_archive(value: Value) -> bool:
 def neutral(value: Value) -> Any:
     """Return what is published while there is no beam: zero, empty, or NaN for a measurement."""
     if value.shape != "scalar":
+        if value.kind is str:
+            return []
         return np.zeros((0,) if value.shape == "spectrum" else (0, 0), _ARRAY_TYPES[value.kind])
     if value.enum is not None:
         return next(iter(value.enum))
@@ -108,6 +111,8 @@ def on_the_wire(value: Value, raw: Any) -> Any:
     if raw is None:
         return None
     if value.shape != "scalar":
+        if value.kind is str:
+            return [tango_text(entry) for entry in raw] or None
         array = np.asarray(raw, _ARRAY_TYPES[value.kind])
         return array if array.size else None
     if value.kind is str:

@@ -74,6 +74,7 @@ class Publisher:
     read : returns the current values of the named ones; cheap.
     state : returns Tango state and status text; cheap.
     log : where dropped events are reported.
+    values : what is published.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class Publisher:
         read: Callable[[Iterable[str]], Mapping[str, Any]],
         state: Callable[[], tuple[DevState, str]],
         log: logging.Logger,
+        values: Iterable[Value] = VALUES,
     ) -> None:
         self._device = device
         self._read = read
         self._state = state
         self._log = log
-        self._topics = [_Topic(value, _period(value)) for value in VALUES]
+        self._topics = [_Topic(value, _period(value)) for value in values]
         self._topic_by_name = {topic.value.name: topic for topic in self._topics}
         self._shown: tuple[DevState, str] | None = None
         self._shown_s = 0.0

@@ -6,7 +6,9 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,7 @@ SERVER: Final = "BaldrRTC"
 """Name of the Tango server and of its console script: a Starter runs the one by the other."""
 
 DEVICE_CLASS: Final = "BaldrBeam"
+INSTRUMENT_CLASS: Final = "BaldrInstrument"
 
 NODB_PORT: Final = 45450
 """Port of a server without a database, where no database could tell clients another one."""
@@ -29,14 +32,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from devices import logs
     from devices.beam_device import BaldrBeam
+    from devices.instrument_device import BaldrInstrument
 
     if any(option.startswith("-v") for option in given):
         # Tango's own console target writes what the bridge gives it.
         logging.getLogger(logs.ROOT).setLevel(logging.DEBUG)
     else:
         logs.log_to_console()
-    run((BaldrBeam,), args=[SERVER, *given])
+    run(tuple(filter(partial(_is_served, given), (BaldrBeam, BaldrInstrument))), args=[SERVER, *given])
     logging.getLogger(logs.ROOT).info("server ended")
+
+
+def _is_served(given: Sequence[str], device_class: type) -> bool:
+    """Tell whether a class is to be served: without a database, only one that -dlist names.
+
+    Tango would give the others a device called NoName.
+    """
+    lists = [after for option, after in pairwise(given) if option == "-dlist"]
+    return not lists or any(f"{device_class.__name__}::".lower() in text.lower() for text in lists)
+
+
+def instrument_device(config: RuntimeConfig) -> str:
+    """Return the Tango name of the device of all beams."""
+    return f"{config.instrument.tango_prefix}/all"
 
 
 def baldr_server(arguments: Sequence[str] | None = None) -> int:
@@ -67,13 +85,15 @@ def tango_arguments(options: argparse.Namespace) -> list[str]:
         os.environ["BALDR_STATE"] = str(config.instrument.state)
     if options.socket:
         os.environ["BALDR_COMMANDER"] = options.socket
-    devices = [each.tango_device for each in settings]
+    devices = {DEVICE_CLASS: [each.tango_device for each in settings]}
+    if options.group or set(beams) == set(config.beams):
+        devices[INSTRUMENT_CLASS] = [instrument_device(config)]
     instance = options.instance or default_instance(config, beams)
     level = [f"-v{options.verbose + 2}"] if options.verbose else []
     if options.nodb:
         port = NODB_PORT if options.port is None else options.port
-        where = ["-nodb", "-dlist", ",".join(f"{DEVICE_CLASS}::{device}" for device in devices)]
-        _say_names(devices, options.host, port)
+        where = ["-nodb", "-dlist", ",".join(_full_names(devices))]
+        _say_names(chain.from_iterable(devices.values()), options.host, port)
     else:
         port = options.port or 0
         where = []
@@ -87,18 +107,24 @@ def default_instance(config: RuntimeConfig, beams: Sequence[int]) -> str:
     return name if set(beams) == set(config.beams) else f"{name}-{'-'.join(map(str, beams))}"
 
 
-def _register(server: str, devices: list[str]) -> None:
+def _full_names(devices: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{name}::{device}" for name, members in devices.items() for device in members]
+
+
+def _register(server: str, devices: Mapping[str, Sequence[str]]) -> None:
     from devices.database import open_database, register_devices
 
     tango_host = os.environ.get("TANGO_HOST")
     if not tango_host:
         raise ConfigError("TANGO_HOST is not set: set it to the host:port of a Tango database, or use --nodb")
-    for device in register_devices(open_database(tango_host), server, DEVICE_CLASS, devices):
-        sys.stdout.write(f"registered {device} for {server} in the Tango database {tango_host}\n")
+    database = open_database(tango_host)
+    for device_class, members in devices.items():
+        for device in register_devices(database, server, device_class, members):
+            sys.stdout.write(f"registered {device} for {server} in the Tango database {tango_host}\n")
     sys.stdout.flush()
 
 
-def _say_names(devices: list[str], host: str, port: int) -> None:
+def _say_names(devices: Iterable[str], host: str, port: int) -> None:
     for device in devices:
         sys.stdout.write(f"without database: tango://{host}:{port}/{device}#dbase=no\n")
     sys.stdout.flush()
@@ -112,6 +138,11 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("instance", nargs="?", help="server instance (default: instrument.server_instance)")
     found.add_argument("--beam", type=int, action="append", metavar="N", help="serve beam N; repeatable")
+    found.add_argument(
+        "--group",
+        action="store_true",
+        help="serve the device of all beams too (done anyway by a server of all beams)",
+    )
     found.add_argument("--config", type=Path, metavar="FILE", help="runtime file (default: the shipped one)")
     found.add_argument("--state", type=Path, metavar="DIR", help="in place of instrument.state")
     found.add_argument(

@@ -50,11 +50,13 @@ class BeamClient:
     ----------
     beam : its number.
     device : Tango name, with the database when it is not the one of ``TANGO_HOST``.
+    timeout_ms : of every call.
     """
 
-    def __init__(self, beam: int, device: str) -> None:
+    def __init__(self, beam: int, device: str, timeout_ms: int = CLIENT_TIMEOUT_MS) -> None:
         self.beam = beam
         self.device = device
+        self._timeout_ms = timeout_ms
         self._proxy: tango.DeviceProxy | None = None
 
     def report(self, names: Sequence[str] = SHOWN) -> Report:
@@ -77,8 +79,9 @@ class BeamClient:
 
     def _connected(self) -> tango.DeviceProxy:
         if self._proxy is None:
-            self._proxy = tango.DeviceProxy(self.device)
-            self._proxy.set_timeout_millis(CLIENT_TIMEOUT_MS)
+            proxy = tango.DeviceProxy(self.device)
+            proxy.set_timeout_millis(self._timeout_ms)
+            self._proxy = proxy
         return self._proxy
 
 

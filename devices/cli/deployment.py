@@ -17,7 +17,7 @@ from devices.cli.beams import BeamClient, clients
 from devices.database import DEFAULT_PORT, EmbeddedDatabase, open_database, port_is_free, register_devices
 from devices.failures import describe
 from devices.processes import ChildProcess, Deadline, python_module
-from devices.server import DEVICE_CLASS, SERVER
+from devices.server import DEVICE_CLASS, INSTRUMENT_CLASS, SERVER, instrument_device
 
 COMPILE_TIMEOUT_S: Final = 600.0
 """A cold compilation of all kernels on a small, busy machine."""
@@ -90,7 +90,9 @@ class Deployment:
         instance = self.config.instrument.server_instance
         devices = [self.config.for_beam(beam).tango_device for beam in self.config.beams]
         server = f"{SERVER}/{instance}"
-        added = register_devices(open_database(self.tango_host), server, DEVICE_CLASS, devices)
+        database = open_database(self.tango_host)
+        added = register_devices(database, server, DEVICE_CLASS, devices)
+        added += register_devices(database, server, INSTRUMENT_CLASS, [instrument_device(self.config)])
         if added:
             self._say(f"registered {', '.join(added)} for {server}")
         environment = {

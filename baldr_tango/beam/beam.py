@@ -483,6 +483,12 @@ class Beam:
         ):
             text[name] = slots.current(name)
         text["clear_pupil"] = p.clear_pupil
+        for loop_name, kind, model in (
+            ("lo", p.controller_type_lo, p.kalman_lo),
+            ("ho", p.controller_type_ho, p.kalman_ho),
+        ):
+            if kind == "KALMAN" and model is not None:
+                text[f"kalman_gain_{loop_name}"] = model.gain.diagonal()
         return text
 
     def wait_until(self, condition: Callable[[BeamState], bool], timeout_s: float) -> bool:

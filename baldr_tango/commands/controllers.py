@@ -47,7 +47,7 @@ def _entry(controller: Controller, which: str, name: str, what: str) -> Entry:
     return entry
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def ctrl_list(beam: Beam, which: str) -> dict[str, Json]:
     """List the parameters of a controller.
 
@@ -75,7 +75,7 @@ def ctrl_list(beam: Beam, which: str) -> dict[str, Json]:
     return {"ok": True, "which": which, "params": params}
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def ctrl_get(beam: Beam, which: str, name: str) -> dict[str, Json]:
     """Read a parameter of a controller.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -47,8 +48,9 @@ def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = ""
     if entry.background:
         args, wait = _wish_to_wait(entry, args, wait)
     values = entry.bind(args)
-    if entry.background or not entry.waits:
-        beam.log.info("command %s%s", _shown(entry, values), f" from {source}" if source else "")
+    level = logging.DEBUG if entry.reads else logging.INFO
+    if beam.log.isEnabledFor(level):
+        beam.log.log(level, "command %s%s", _shown(entry, values), f" from {source}" if source else "")
     try:
         if entry.background:
             job: Job = entry.function(beam, *values)

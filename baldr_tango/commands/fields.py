@@ -8,7 +8,7 @@ from baldr_tango.commands.table import beam_command
 from baldr_tango.interface import Json
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def list_rtc_fields(beam: Beam) -> dict[str, Json]:
     """List every runtime field: path, type, shape, unit, access and meaning."""
     configured = beam.loop is not None
@@ -28,7 +28,7 @@ def list_rtc_fields(beam: Beam) -> dict[str, Json]:
     }
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def get_rtc_field(beam: Beam, field: str) -> dict[str, Json]:
     """Read one runtime field.
 

@@ -18,19 +18,19 @@ def _arguments(name: str) -> list[dict[str, Json]] | None:
     return [_argument(argument) for argument in COMMANDS.find(name).arguments] or None
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def help(beam: Beam) -> str:
     """List every command with one line of help."""
     return "".join(f"{entry.name}: {entry.summary}\n" for entry in COMMANDS)
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def command_names(beam: Beam) -> list[str]:
     """List the names of all commands."""
     return COMMANDS.names()
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def description(beam: Beam, command_name: str) -> str:
     """Describe a command: arguments, return type and meaning.
 
@@ -43,7 +43,7 @@ def description(beam: Beam, command_name: str) -> str:
     return f"({arguments}) -> {entry.return_type_name} : {entry.doc}"
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def signature(beam: Beam, command_name: str) -> dict[str, Json]:
     """Give the arguments and the return type of a command.
 
@@ -55,7 +55,7 @@ def signature(beam: Beam, command_name: str) -> dict[str, Json]:
     return {"arguments": _arguments(command_name), "return_type": entry.return_type_name}
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def arguments(beam: Beam, command_name: str) -> list[Json]:
     """List the arguments of a command; null when it takes none.
 
@@ -66,7 +66,7 @@ def arguments(beam: Beam, command_name: str) -> list[Json]:
     return _arguments(command_name)  # type: ignore[return-value]
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def return_type(beam: Beam, command_name: str) -> str:
     """Name the return type of a command.
 

@@ -13,7 +13,7 @@ CANCEL_TIMEOUT_S: Final = 2.0
 """Longest wait for a cancelled job to have put everything back [s]; a Tango client gives up after 3 s."""
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def job_status(beam: Beam) -> dict[str, Json]:
     """Tell what the long command does that is running, or how the last one has ended."""
     return {"ok": True, **asdict(beam.jobs.status)}

@@ -13,7 +13,7 @@ def _is_forced(force: Json) -> bool:
     return force is True or (isinstance(force, str) and force.strip().lower() == "force")
 
 
-@beam_command(tango_name="status_json", waits=True)
+@beam_command(tango_name="status_json", reads=True)
 def status(beam: Beam) -> dict[str, Json]:
     """Report every status key at once."""
     return beam.status()

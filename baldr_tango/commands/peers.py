@@ -16,7 +16,6 @@ def send_mds_command(beam: Beam, command: str) -> dict[str, Json]:
     ----------
     command : text, for instance off SBB
     """
-    beam.log.info("to the MDS: %s", command)
     answer = beam.send_mds(command)
     return {"ok": True, "reply": answer, "mds_response": answer, "command_sent": command}
 
@@ -29,12 +28,11 @@ def send_cam_command(beam: Beam, command: str) -> dict[str, Json]:
     ----------
     command : text, for instance gain raw
     """
-    beam.log.info("to the camera: %s", command)
     answer = beam.send_camera(command)
     return {"ok": True, "reply": answer, "camera_response": answer, "command_sent": command}
 
 
-@beam_command(waits=True, expert=True)
+@beam_command(reads=True, expert=True)
 def peer_health(beam: Beam) -> dict[str, Json]:
     """Report how each server that this process talks to is doing: state, since when, counters of requests."""
     return {"ok": True, "peers": [peer.as_dict() for peer in health()]}

@@ -20,7 +20,7 @@ MOST_SAMPLES: Final = 1_000_000
 _NAMES: Final = ("aberrations", "basis", "state", "field", "N", "deadtime_ms", "outfile")
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def build_probe_args_for_method(beam: Beam, method_name: str) -> list[Json]:
     """Return the arguments of probe_interaction_data that a named sequence stands for.
 

@@ -132,7 +132,7 @@ def set_telem_save_path(beam: Beam, path: str) -> dict[str, Json]:
     return {"status": "Telemetry save path updated", "ok": True, "new_path": f"{directory}".rstrip("/") + "/"}
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def poll_telem_vector(beam: Beam, field: str) -> dict[str, Json]:
     """Read the newest sample of a vector telemetry field.
 
@@ -143,7 +143,7 @@ def poll_telem_vector(beam: Beam, field: str) -> dict[str, Json]:
     return _poll(beam, field, vector=True)
 
 
-@beam_command(waits=True)
+@beam_command(reads=True)
 def poll_telem_scalar(beam: Beam, field: str) -> dict[str, Json]:
     """Read the newest sample of a scalar telemetry field.
 

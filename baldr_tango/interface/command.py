@@ -91,6 +91,8 @@ class Command:
     aliases: tuple[str, ...] = ()
     waits: bool = False
     """Runs beside other commands: it only reads, or it waits for a peer."""
+    reads: bool = False
+    """Only reads, beside all others; clients poll it, so the log has it at debug level only."""
     unlisted: tuple[Argument, ...] = ()
     """Arguments after the others that only the commander takes: introspection and Tango do not know them."""
     background: bool = False
@@ -170,6 +172,7 @@ def command(
     aliases: Sequence[str] = (),
     unlisted: Sequence[str] = (),
     waits: bool = False,
+    reads: bool = False,
     background: bool = False,
     raw_reply: bool = False,
     expert: bool = False,
@@ -199,7 +202,8 @@ def command(
                 doc=text.split("\n\nParameters\n", 1)[0].strip(),
                 tango_name=tango_name or function.__name__,
                 aliases=tuple(aliases),
-                waits=waits or background,
+                waits=waits or reads or background,
+                reads=reads,
                 background=background,
                 raw_reply=raw_reply,
                 expert=expert,

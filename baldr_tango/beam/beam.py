@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from baldr_tango import __version__
 from baldr_tango.bases import Basis
+from baldr_tango.beam.automation import Automation, limits_in_force
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.changes import APPLY_TIMEOUT_S
 from baldr_tango.beam.housekeeping import Housekeeping
@@ -89,6 +90,8 @@ class Beam:
         """Long commands."""
         self.references: References = References(self)
         """Dark and references, measured with the loop's frames."""
+        self.automation: Automation = Automation(self)
+        """Loops that close and open by themselves."""
         self.interaction: Interaction = Interaction(self)
         """Interaction matrices and the reconstructors made of them."""
         self.bases: dict[str, Basis] = {}
@@ -189,15 +192,7 @@ class Beam:
                 raise StateError(f"{self.name} is being closed")
             self._replace_loop(parameters)
             self.calibration = calibration
-            self.calibration_limits = {
-                name: float(getattr(calibration, name))
-                for name in (
-                    "auto_close",
-                    "close_on_strehl_limit",
-                    "open_on_strehl_limit",
-                    "open_on_flux_limit",
-                )
-            }
+            self.calibration_limits = limits_in_force(calibration, self.settings.automation)
             self._failure = ""
             self._busy = ""
         self.judgement.look()

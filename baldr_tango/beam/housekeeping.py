@@ -84,6 +84,7 @@ class Housekeeping:
                 self._report(before, self._statistics.update())
                 self._next_figures = now + WINDOW_S
             self.alarms = self._find_alarms(loop, now)
+            self._beam.automation.look(now)
         self._tell_changes()
         self._beam.camera.look(now)
         self._beam.mask.look(now)

@@ -17,9 +17,6 @@ from baldr_tango.names import SERVO_RUN, SERVO_STOP, RtcState
 if TYPE_CHECKING:
     from baldr_tango.beam.beam import Beam
 
-PLACEHOLDER_CLOSE_ON_SNR: Final = 2.0
-"""The legacy constant: nothing closes on it yet."""
-
 
 class Moment:
     """A beam at one moment: everything is looked up at most once per reading."""
@@ -103,10 +100,10 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "ctrl_type": _controller_type,
     "config_file": lambda m: m.parameter("config_file", "unknown"),
     "inj_enabled": lambda m: int(m.beam.injection.is_on),
-    "auto_loop": lambda m: int(m.beam.calibration_limits.get("auto_close", 0.0)),
+    "auto_loop": lambda m: int(m.beam.automation.rules.auto_close),
     "close_on_strehl": partial(_limit, "close_on_strehl_limit"),
     "open_on_strehl": partial(_limit, "open_on_strehl_limit"),
-    "close_on_snr": lambda m: PLACEHOLDER_CLOSE_ON_SNR,
+    "close_on_snr": lambda m: m.beam.automation.rules.close_on_snr,
     "open_on_snr": partial(_limit, "open_on_flux_limit"),
     "TT_offsets": lambda m: int(m.beam.offsets.tip_tilt_is_set),
     "boxcar": lambda m: m.beam.processing.boxcar,
@@ -132,6 +129,8 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "torn_frames": partial(_counter, d.TORN),
     "limited_modes": partial(_counter, d.LIMITED),
     "muted_modes": partial(_counter, d.MUTED),
+    "automation": lambda m: m.beam.automation.text,
+    "open_on_dm": partial(_limit, "open_on_dm_limit"),
     "job_name": lambda m: m.beam.jobs.status.name,
     "job_state": lambda m: m.beam.jobs.status.state,
     "job_fraction": lambda m: m.beam.jobs.status.fraction,

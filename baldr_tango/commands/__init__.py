@@ -1,6 +1,7 @@
 """Every command of a beam, and the one door to them."""
 
 from baldr_tango.commands import (
+    automation,
     calibration,
     configuration,
     controllers,
@@ -22,6 +23,7 @@ from baldr_tango.commands.table import COMMANDS
 
 __all__ = [
     "COMMANDS",
+    "automation",
     "calibration",
     "configuration",
     "controllers",

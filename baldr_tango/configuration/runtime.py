@@ -21,6 +21,7 @@ from baldr_tango.configuration.schema import (
 )
 from baldr_tango.configuration.settings import (
     TELEMETRY_DEFAULT_FIELDS,
+    AutomationSettings,
     CalibrationSettings,
     ControlSettings,
     EndpointSettings,
@@ -37,6 +38,7 @@ from baldr_tango.errors import ConfigError
 
 __all__ = [
     "TELEMETRY_DEFAULT_FIELDS",
+    "AutomationSettings",
     "BeamSettings",
     "CalibrationSettings",
     "ControlSettings",
@@ -63,13 +65,14 @@ TABLES: dict[str, type] = {
     "control_lo": ControlSettings,
     "control_ho": ControlSettings,
     "limits": LimitSettings,
+    "automation": AutomationSettings,
     "realtime": RealtimeSettings,
     "telemetry": TelemetrySettings,
     "simulator": SimulatorSettings,
 }
 """Tables of the runtime file, in the order of the manual."""
 
-BEAM_TABLES = ("loop", "control_lo", "control_ho", "limits", "realtime", "telemetry")
+BEAM_TABLES = ("loop", "control_lo", "control_ho", "limits", "automation", "realtime", "telemetry")
 """Tables of which one beam may have its own keys, as ``[beam.N.loop]``."""
 
 
@@ -92,6 +95,7 @@ class BeamSettings:
     control_lo: ControlSettings = field(default_factory=ControlSettings)
     control_ho: ControlSettings = field(default_factory=ControlSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    automation: AutomationSettings = field(default_factory=AutomationSettings)
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     camera_timeout_s: float = 3.0
@@ -113,6 +117,7 @@ class RuntimeConfig:
     control_lo: ControlSettings = field(default_factory=ControlSettings)
     control_ho: ControlSettings = field(default_factory=ControlSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    automation: AutomationSettings = field(default_factory=AutomationSettings)
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
@@ -166,6 +171,7 @@ class RuntimeConfig:
             control_lo=replace(self.control_lo, **own.get("control_lo", {})),
             control_ho=replace(self.control_ho, **own.get("control_ho", {})),
             limits=replace(self.limits, **own.get("limits", {})),
+            automation=replace(self.automation, **own.get("automation", {})),
             realtime=replace(self.realtime, **own.get("realtime", {})),
             telemetry=replace(telemetry, directory=resolve(telemetry.directory)),
             runtime_file=self.file,

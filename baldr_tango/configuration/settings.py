@@ -176,6 +176,50 @@ class LimitSettings:
 
 
 @dataclass(frozen=True)
+class AutomationSettings:
+    """Table ``[automation]``: loops that close and open by themselves.
+
+    A threshold below 0 is that of the calibration file. Between the threshold for closing and the one for
+    opening nothing happens.
+    """
+
+    auto_close: bool = key(False, "Close the loops when it is worth it.")
+    auto_open: bool = key(False, "Open the loops when they do not work.")
+    loops: str = key("both", "Loops that are closed and opened.", choices=("both", "lo", "ho"))
+    close_on_strehl: float = key(
+        -1.0, "Strehl estimate above which the loops close; below 0: the file's.", minimum=-1, maximum=100
+    )
+    open_on_strehl: float = key(
+        -1.0, "Strehl estimate below which the loops open; below 0: the file's.", minimum=-1, maximum=100
+    )
+    close_on_snr: float = key(
+        2.0, "Signal-to-noise ratio above which the loops close.", minimum=0, maximum=1e9
+    )
+    open_on_snr: float = key(
+        -1.0,
+        "Signal-to-noise ratio below which the loops open; below 0: the file's open_on_flux_limit.",
+        minimum=-1,
+        maximum=1e9,
+    )
+    open_on_dm: float = key(
+        -1.0,
+        "Largest absolute DM command above which the loops open; 0: none; below 0: the file's.",
+        unit="DM units",
+        minimum=-1,
+        maximum=1,
+    )
+    dwell_close_s: float = key(
+        2.0, "Time for which closing must be worth it.", unit="s", minimum=0, maximum=3600
+    )
+    dwell_open_s: float = key(
+        0.5, "Time for which there must be a reason to open.", unit="s", minimum=0, maximum=3600
+    )
+    smooth_s: float = key(
+        0.3, "Time constant with which the readings are smoothed.", unit="s", minimum=0, maximum=60
+    )
+
+
+@dataclass(frozen=True)
 class RealtimeSettings:
     """Table ``[realtime]``: scheduling of the real-time thread."""
 
@@ -314,6 +358,36 @@ class SimulatorSettings:
         1.0, "Photo-electrons per ADU, which sets the photon noise.", unit="e/ADU", above=0, maximum=1e5
     )
     pedestal_adu: float = key(1000.0, "Level of a dark frame.", unit="ADU", minimum=0, maximum=1e6)
+    magnitude: float = key(
+        3.0, "Magnitude of the star that gives flux_adu.", unit="mag", minimum=-10, maximum=30
+    )
+
+    stage_speed_um_s: float = key(
+        2000.0, "Speed of the phase-mask stages.", unit="um/s", above=0, maximum=1e9
+    )
+    quirk_cli_delay_s: float = key(
+        0.0,
+        "Rehearsal of a habit: time that the camera's command line takes, nothing else is answered meanwhile.",
+        unit="s",
+        minimum=0,
+        maximum=10,
+    )
+    quirk_nul_endings: bool = key(
+        False, "Rehearsal of a habit: replies of the control servers end with a NUL."
+    )
+    quirk_post_first: bool = key(False, "Rehearsal of a habit: frames are posted before they are counted.")
+    quirk_silent_start: bool = key(
+        False, "Rehearsal of a habit: no frame comes before the camera server is told split_mode 1."
+    )
+    quirk_recreate: str = key(
+        "off",
+        "Rehearsal of a habit: what crop_mode does to the camera streams; camera_server: a new file for the"
+        " first beam, the others in place.",
+        choices=("off", "new_file", "in_place", "camera_server"),
+    )
+    quirk_fps_junk: bool = key(
+        False, "Rehearsal of a habit: the camera answers the question for its frame rate without a number."
+    )
 
     disturbance_lo: tuple[float, ...] = key(
         (0.0, 0.0),

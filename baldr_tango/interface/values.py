@@ -78,7 +78,7 @@ VALUES: Final[tuple[Value, ...]] = (
     _status(
         "auto_loop",
         int,
-        "1 when loops close and open by themselves",
+        "1 when loops close by themselves",
         label="Automation",
         minimum=0,
         maximum=1,
@@ -235,6 +235,15 @@ VALUES: Final[tuple[Value, ...]] = (
         archive_change=0,
     ),
     Value("muted_modes", int, "high-order modes muted after too many violations", label="Muted modes"),
+    Value("automation", str, "whether loops close and open by themselves", label="Automation state"),
+    Value(
+        "open_on_dm",
+        float,
+        "largest DM command above which automation opens; 0: none",
+        label="Open on stroke",
+        format="%6.3f",
+        archive_change=0.001,
+    ),
     Value("job_name", str, "long command that is running or ran last, or empty", label="Job"),
     Value("job_state", str, "idle, running, done, failed or cancelled", label="Job state"),
     Value(

@@ -181,9 +181,20 @@ def limit(name: str, doc: str, unit: str = "") -> Field:
         f"limits.{name}",
         Domain("float"),
         doc,
-        lambda live: float(getattr(live.calibration, name)),
+        lambda live: float(live.beam.calibration_limits.get(name, getattr(live.calibration, name))),
         change,
         unit=unit,
+    )
+
+
+def automation(path: str, name: str, doc: str) -> Field:
+    """Make the field of one switch of the automation."""
+
+    def change(live: LiveConfiguration, value: int) -> None:
+        live.beam.automation.set(**{name: bool(value)})
+
+    return Field(
+        path, Domain("int", 0, 1), doc, lambda live: int(getattr(live.beam.automation.rules, name)), change
     )
 
 

@@ -35,7 +35,7 @@ def _linear() -> plants.LinearPlant:
         response=rng.normal(0, 0.01, (1, N_GRID, support)).astype(np.float32),
         static=rng.normal(0, 0.05, (1, N_GRID)),
         varying=np.zeros((1, 2, N_GRID)),
-        varying_rms=0.02,
+        varying_rms=np.array([0.02]),
         corner_hz=5.0,
         weights=rng.dirichlet(np.ones(N_GRID), 1),
         nm_per_dm_unit=7000.0,
@@ -54,7 +54,7 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
     detector = simulation.Detector(
         dark=np.full((1, pixels), 1000.0, dtype=np.float32),
         flux=np.array([30000.0]),
-        read_noise=2.0,
+        read_noise=np.array([2.0]),
         electrons_per_adu=1.5,
         normals=rng.standard_normal(5000).astype(np.float32),
         dice=np.array([77], dtype=np.int64),
@@ -67,7 +67,7 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
     streams[2].write(rng.normal(0, 0.02, mirror))
     posts = [semaphore.address for semaphore in streams[6].semaphores]
     table = StreamTable(
-        descriptors=np.array([[stream.fd for stream in streams]], dtype=np.int64),
+        descriptors=np.array([[streams[k].fd for k in (5, 6, 7, 0, 1, 2, 3, 4)]], dtype=np.int64),
         triggers=np.array([streams[5].semaphores[1].address], dtype=np.int64),
         posts=np.array([posts], dtype=np.int64),
         cap=SEMAPHORE_CAP,
@@ -76,14 +76,17 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
         write_offset=WRITE,
     )
     control = np.zeros(simulation.MASK_IN + 2, dtype=np.int64)
-    control[[simulation.RUN, simulation.LAMP, simulation.MASK_IN, simulation.MASK_IN + 1]] = 1
+    control[[simulation.RUN, simulation.LAMP, simulation.MIRRORS]] = 1
+    control[[simulation.MASK_IN, simulation.MASK_IN + 1]] = 1
     control[simulation.PERIOD_NS] = 2_000_000
     counters = np.zeros(simulation.N_COUNTERS, dtype=np.int64)
     command = np.zeros((1, N_GRID))
     truth = np.zeros((1, len(plants.TRUTH)))
+    counts = np.zeros((simulation.N_COUNTS, 1, 2), dtype=np.int64)
+    opd = np.zeros((1, N_GRID if linear else optical.pixels.size), dtype=np.float32)
     simulation.serve(
         linear, optical, _linear() if linear else no_linear_plant(), detector, table, 0.5, control,
-        np.ones(simulation.N_LEVELS), counters, command, truth, TICKS,
+        np.ones(simulation.N_LEVELS), counters, command, truth, counts, opd, TICKS,
     )  # fmt: skip
     truth[0, plants.LATE_TICKS] = 0.0
     try:
@@ -93,6 +96,7 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
             "posts": np.array([float(semaphore.value()) for semaphore in streams[6].semaphores]),
             "combined": streams[5].read()[0],
             "truth": truth[0],
+            "opd": opd[0].astype(np.float64),
             "ticks": counters[[simulation.TICKS, simulation.WRITE_ERRORS]].astype(np.float64),
         }
     finally:

@@ -50,6 +50,16 @@ SUM_OPEN_MS: Final = 11
 SUM_OPEN_STREHL: Final = 12
 
 
+# What may change while the loop runs (float64), of the optical plant.
+TURBULENCE_NM: Final = 0
+"""Wavefront error of the turbulence [nm rms]."""
+WIND: Final = 1
+"""Speed of the turbulence [samples/s]."""
+JITTER_NM: Final = 2
+"""Rms of the tip/tilt jitter of each axis [nm]."""
+N_LIVE: Final = 3
+
+
 class OpticalPlant(NamedTuple):
     """Zernike wavefront sensor, mirror and turbulence of all beams."""
 
@@ -72,25 +82,25 @@ class OpticalPlant(NamedTuple):
     mask_imag: float
     """Imaginary part of exp(i theta) - 1."""
     screens: F32
-    """(B, S, S) turbulence OPD [nm], periodic and padded by its own first rows and columns."""
+    """(B, S, S) turbulence of unit rms, periodic and padded by its own first rows and columns."""
     window: I64
     """(p,) flat offset of each pupil pixel in a screen."""
     period: int
     """Samples after which a screen repeats."""
     positions: F64
     """(B, 2) where the pupil is on its screen [samples]; advances."""
-    velocities: F64
-    """(B, 2) wind [samples/s]."""
+    directions: F64
+    """(B, 2) unit vector of the wind."""
+    live: F64
+    """(N_LIVE,) what may change while the loop runs: see the constants."""
     jitter: F64
     """(B, 2, 2) state of the tip/tilt jitter (stage, axis) [nm]; advances."""
-    jitter_nm: float
-    """Rms of the jitter of each axis [nm]."""
     corner_hz: float
     """Corner frequency of the jitter."""
     vibration_hz: F64
-    """(V,) frequency of each vibration."""
+    """(V,) frequency of each vibration; may change while the loop runs."""
     vibration_nm: F64
-    """(V,) rms amplitude of each vibration."""
+    """(V,) rms amplitude of each vibration, 0: none; may change while the loop runs."""
     vibration_angle: F64
     """(B, V) direction [rad]."""
     vibration_phase: F64
@@ -112,8 +122,8 @@ class LinearPlant(NamedTuple):
     """(B, G) disturbance that stays [DM units]."""
     varying: F64
     """(B, 2, G) state of the disturbance that varies (stage, point) [DM units]; advances."""
-    varying_rms: float
-    """Rms of the varying disturbance of each point [DM units]."""
+    varying_rms: F64
+    """(1,) rms of the varying disturbance of each point [DM units]; may change while the loop runs."""
     corner_hz: float
     """Corner frequency of the varying disturbance."""
     weights: F64
@@ -152,7 +162,7 @@ def cubic_weights(f):
 def sample_screen(screen, window, row, column, out):
     """Read a turbulence screen under the pupil, between its samples by cubic interpolation.
 
-    screen : (S, S) OPD [nm], padded so that no index wraps
+    screen : (S, S) padded so that no index wraps
     window : (p,) flat offset of each pupil pixel
     row, column : place of the window's corner [samples], at least 1
     out : (p,) overwritten
@@ -176,21 +186,27 @@ def sample_screen(screen, window, row, column, out):
 def turbulence_opd(plant, beam, dt, normals, offset, out):
     """Advance the turbulence of one beam by `dt` [s] and write its OPD [nm] to `out` (p,)."""
     position = plant.positions[beam]
+    step = plant.live[WIND] * dt
     for axis in range(2):
-        position[axis] = (position[axis] + plant.velocities[beam, axis] * dt) % plant.period
+        position[axis] = (position[axis] + plant.directions[beam, axis] * step) % plant.period
     sample_screen(plant.screens[beam], plant.window, position[0] + 1.0, position[1] + 1.0, out)
     pole = np.exp(-2.0 * np.pi * plant.corner_hz * dt)
-    advance_noise(plant.jitter[beam], pole, plant.jitter_nm, normals, offset)
+    advance_noise(plant.jitter[beam], pole, plant.live[JITTER_NM], normals, offset)
     tip = plant.jitter[beam, 1, 0]
     tilt = plant.jitter[beam, 1, 1]
     for k in range(plant.vibration_hz.size):
         phase = (plant.vibration_phase[beam, k] + plant.vibration_hz[k] * dt) % 1.0
         plant.vibration_phase[beam, k] = phase
+        if plant.vibration_nm[k] == 0.0:
+            continue
         value = np.sqrt(2.0) * plant.vibration_nm[k] * np.sin(2.0 * np.pi * phase)
         tip += value * np.cos(plant.vibration_angle[beam, k])
         tilt += value * np.sin(plant.vibration_angle[beam, k])
+    strength = np.float32(plant.live[TURBULENCE_NM])
     for i in range(out.size):
-        out[i] += np.float32(tip) * plant.tilts[0, i] + np.float32(tilt) * plant.tilts[1, i]
+        out[i] = (
+            strength * out[i] + np.float32(tip) * plant.tilts[0, i] + np.float32(tilt) * plant.tilts[1, i]
+        )
 
 
 @kernel
@@ -319,7 +335,7 @@ def linear_frame(
     the truth are those of command and disturbance, the Strehl ratio is the extended Marechal approximation.
     """
     pole = np.exp(-2.0 * np.pi * plant.corner_hz * dt)
-    advance_noise(plant.varying[beam], pole, plant.varying_rms, normals, offset)
+    advance_noise(plant.varying[beam], pole, plant.varying_rms[0], normals, offset)
     for g in range(command.size):
         disturbed[g] = plant.static[beam, g] + plant.varying[beam, 1, g] if turbulent else 0.0
     scale = plant.nm_per_dm_unit

@@ -39,15 +39,16 @@ from baldr_tango.kernels.simulation_streams import (
     write_truth,
 )
 
-# Control words (int64). From MASK_IN on, one word per beam says whether its mask is in, then one word
-# per beam whether it sees turbulence.
+# Control words (int64). MIRRORS: the DM channels are summed and applied. From MASK_IN on, one word per beam
+# says whether its mask is in, then one word per beam whether it sees turbulence.
 RUN: Final = 0
 PERIOD_NS: Final = 1
 LAMP: Final = 2
 SILENT: Final = 3
 POST_FIRST: Final = 4
 DROP_EVERY: Final = 5
-MASK_IN: Final = 6
+MIRRORS: Final = 6
+MASK_IN: Final = 7
 
 # Counters (int64).
 TICKS: Final = 0
@@ -56,6 +57,12 @@ SKIPPED: Final = 2
 NOT_FINITE: Final = 3
 WRITE_ERRORS: Final = 4
 N_COUNTERS: Final = 5
+
+# Rows of the counts: cnt0 and cnt1 of the streams of each beam.
+FRAME_COUNTS: Final = 0
+MIRROR_COUNTS: Final = 1
+TRUTH_COUNTS: Final = 2
+N_COUNTS: Final = 3
 
 # Levels (float64): flux and gain relative to those at the start.
 FLUX_SCALE: Final = 0
@@ -72,9 +79,9 @@ class Detector(NamedTuple):
     dark: NDArray[np.float32]
     """(B, P) level of a frame without light [ADU]."""
     flux: NDArray[np.float64]
-    """(B,) light of a frame [ADU]."""
-    read_noise: float
-    """[ADU rms]"""
+    """(B,) light of a frame [ADU]; may change while the loop runs."""
+    read_noise: NDArray[np.float64]
+    """(B,) [ADU rms]; may change while the loop runs."""
     electrons_per_adu: float
     normals: NDArray[np.float32]
     """(N,) normal deviates; each use begins at a random place."""
@@ -131,6 +138,25 @@ def apply_mirror(combined, flat, command):
 
 
 @kernel
+def is_triggered(streams, beam, mirror_counts):
+    """Take all posts of a mirror's trigger; True when there was one, or when the mirror never moved yet.
+
+    The DM server sums its channels when the combined stream's semaphore is posted, and not otherwise.
+    """
+    triggered = mirror_counts[beam, 0] == 0
+    while sem_trywait(streams.triggers[beam]):
+        triggered = True
+    return triggered
+
+
+@kernel
+def show(values, scale, out):
+    """Copy for those who look on: ``out = scale * values``."""
+    for i in range(out.size):
+        out[i] = np.float32(scale * values[i])
+
+
+@kernel
 def account(truth, frame, flux, late):
     """Complete the truth vector of a frame and add it to the sums."""
     truth[FRAME] = frame
@@ -179,6 +205,8 @@ def serve(
     counters: NDArray[np.int64],
     command: NDArray[np.float64],
     truth: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    opd: NDArray[np.float32],
     max_ticks: int,
 ) -> None:
     """Serve all beams until told to stop, or for `max_ticks` frame periods when that is positive.
@@ -187,6 +215,9 @@ def serve(
     control, levels, counters : see the constants of this module
     command : (B, G) mirror command relative to the flat [DM units], overwritten every tick
     truth : (B, len(TRUTH)) overwritten every tick
+    counts : (N_COUNTS, B, 2) cnt0 and cnt1 of camera, combined DM stream and truth; continued
+    opd : (B, p) wavefront error behind the mirror [nm], on the pupil's pixels or (linear plant) on the G
+        points of the DM grid, overwritten every tick
     """
     beams = streams.descriptors.shape[0]
     pixels = detector.dark.shape[1]
@@ -201,13 +232,14 @@ def serve(
     image = np.zeros(pixels, dtype=np.float32)
     frame = np.zeros(pixels, dtype=np.int32)
     flag = np.zeros(1, dtype=np.uint8)
-    frame_counts = np.zeros((beams, 2), dtype=np.int64)
-    mirror_counts = np.zeros((beams, 2), dtype=np.int64)
-    truth_counts = np.zeros((beams, 2), dtype=np.int64)
+    frame_counts = counts[FRAME_COUNTS]
+    mirror_counts = counts[MIRROR_COUNTS]
+    truth_counts = counts[TRUTH_COUNTS]
     places = detector.normals.size - max(pixels, grid)
-    tick = 0
+    tick = counters[TICKS]
+    last = tick + max_ticks
     deadline = monotonic_ns()
-    while max_ticks <= 0 or tick < max_ticks:
+    while max_ticks <= 0 or tick < last:
         period = load_acquire(control, PERIOD_NS)
         deadline = wait_for_tick(control, counters, deadline + period, period)
         if deadline < 0:
@@ -216,33 +248,36 @@ def serve(
         lit = load_acquire(control, LAMP) != 0
         post_first = load_acquire(control, POST_FIRST) != 0
         drop_every = load_acquire(control, DROP_EVERY)
+        mirrors = load_acquire(control, MIRRORS) != 0
         leave_out = load_acquire(control, SILENT) != 0 or (
             drop_every > 0 and tick % drop_every == drop_every - 1
         )
         for b in range(beams):
             mask_in = load_acquire(control, MASK_IN + b) != 0
             turbulent = load_acquire(control, MASK_IN + beams + b) != 0
-            while sem_trywait(streams.triggers[b]):
-                pass
-            read_mirror(streams, b, channel, total, combined)
-            errors = write_combined(streams, b, combined, flag, mirror_counts)
-            counters[NOT_FINITE] += apply_mirror(combined, flat, command[b])
+            errors = 0
+            if mirrors and is_triggered(streams, b, mirror_counts):
+                read_mirror(streams, b, channel, total, combined)
+                errors += write_combined(streams, b, combined, flag, mirror_counts)
+                counters[NOT_FINITE] += apply_mirror(combined, flat, command[b])
             offset = random_place(detector.dice, b, places)
             if is_linear:
                 linear_frame(
                     linear, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
                     disturbed, change, image, truth[b],
                 )  # fmt: skip
+                show(disturbed, linear.nm_per_dm_unit, opd[b])
             else:
                 optical_frame(
                     optical, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
                     scratch, wave, image, truth[b],
                 )  # fmt: skip
+                show(scratch[0], 1.0, opd[b])
             flux = detector.flux[b] * levels[FLUX_SCALE] if lit else 0.0
             place = random_place(detector.dice, b, places)
             if not leave_out:
                 expose(
-                    image, detector.dark[b], flux, levels[GAIN_SCALE], detector.read_noise,
+                    image, detector.dark[b], flux, levels[GAIN_SCALE], detector.read_noise[b],
                     detector.electrons_per_adu, detector.normals, place, frame,
                 )  # fmt: skip
                 errors += write_frame(streams, b, frame, flag, frame_counts, post_first)

@@ -1,6 +1,6 @@
 """Streams of the virtual instrument, read and written by compiled code.
 
-B beams, G = 144 points of the DM grid, P pixels of a frame, S semaphores.
+B beams, C DM channels, G = 144 points of the DM grid, P pixels of a frame, S semaphores.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 from baldr_tango.kernels.jit import kernel
 from baldr_tango.kernels.libc import address_of, pread, pwrite, sem_post_capped
 
-# Columns of the table of file descriptors after the DM channels.
-N_CHANNELS: Final = 5
-COMBINED: Final = 5
-CAMERA: Final = 6
-TRUTH_STREAM: Final = 7
-N_STREAMS: Final = 8
+# Columns of the table of file descriptors; the DM channels are the last ones.
+COMBINED: Final = 0
+CAMERA: Final = 1
+TRUTH_STREAM: Final = 2
+FIRST_CHANNEL: Final = 3
 
 
 class StreamTable(NamedTuple):
     """Descriptors, semaphores and header offsets of the streams."""
 
     descriptors: NDArray[np.int64]
-    """(B, N_STREAMS) DM channels, combined DM stream, camera, truth."""
+    """(B, FIRST_CHANNEL + C) combined DM stream, camera, truth, C DM channels."""
     triggers: NDArray[np.int64]
     """(B,) address of the semaphore that DM writers post."""
     posts: NDArray[np.int64]
@@ -48,7 +47,7 @@ def read_mirror(streams, beam, channel, total, combined):
     """
     nbytes = 8 * combined.size
     total[:] = 0.0
-    for k in range(N_CHANNELS):
+    for k in range(FIRST_CHANNEL, streams.descriptors.shape[1]):
         done = pread(streams.descriptors[beam, k], address_of(channel), nbytes, streams.data_offset)
         if done == nbytes:
             for g in range(total.size):

@@ -62,7 +62,7 @@ class InstrumentModel:
         self.detector = Detector(
             dark=self.dark(self.rate_hz, self.gain),
             flux=flux,
-            read_noise=settings.read_noise_adu,
+            read_noise=np.full(len(beams), settings.read_noise_adu),
             electrons_per_adu=settings.electrons_per_adu,
             normals=np.random.default_rng(settings.seed).standard_normal(
                 _NORMALS + max(_PIXELS, N_GRID), dtype=np.float32

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
-
 from baldr_tango.configuration.runtime import RuntimeConfig
-from baldr_tango.errors import BackendError, RequestError, StateError
+from baldr_tango.errors import RequestError
 from baldr_tango.kernels import simulation
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.plants import TRUTH
-from baldr_tango.kernels.simulation_streams import StreamTable
-from baldr_tango.names import N_GRID
 from baldr_tango.simulator.assembly import InstrumentModel
-from baldr_tango.simulator.streams import InstrumentStreams, dm_channels, no_streams
+from baldr_tango.simulator.engine import Engine
+from baldr_tango.simulator.quirks import Quirks
+from baldr_tango.simulator.streams import MAX_CHANNELS
+from baldr_tango.simulator.view import View
+from baldr_tango.simulator.weather import Weather
 
 _log = logging.getLogger(__name__)
 
@@ -57,25 +55,22 @@ class VirtualInstrument:
         ------
         ConfigError : settings that contradict each other, or a calibration that the linear plant cannot use.
         """
-        self._config = config
         self._beams = tuple(config.beams)
-        for beam in self._beams:
-            dm_channels(config.for_beam(beam).streams)
         self._model = InstrumentModel(config)
+        self._engine = Engine(config, self._model)
         self._rate_hz = self._model.rate_hz
         self._gain = self._model.gain
-        self._control = np.zeros(simulation.MASK_IN + 2 * len(self._beams), dtype=np.int64)
-        self._levels = np.ones(simulation.N_LEVELS)
-        self._counters = np.zeros(simulation.N_COUNTERS, dtype=np.int64)
-        self._command = np.zeros((len(self._beams), N_GRID))
-        self._truth = np.zeros((len(self._beams), len(TRUTH)))
-        self._streams: InstrumentStreams | None = None
-        self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
+        self.weather = Weather(config.simulator, self._model)
+        self.quirks = Quirks.of(config.simulator)
+        self.view = View(self._model, self._engine)
         self.set_rate(self._rate_hz)
         self.set_lamp(True)
         self.set_turbulence(config.simulator.turbulence)
         self.set_drop_every(config.simulator.drop_every)
+        self.set_post_first(config.simulator.quirk_post_first)
+        self.set_mirrors(True)
+        self.set_silent(config.simulator.quirk_silent_start)
         for beam in self._beams:
             self.move_mask(beam, True)
 
@@ -87,13 +82,11 @@ class VirtualInstrument:
     @property
     def is_running(self) -> bool:
         """True between `start` and `stop`."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._engine.is_running
 
     def compile(self) -> None:
         """Compile the loop, or load it from the cache; `start` does it otherwise."""
-        with self._lock:
-            if not self.is_running:
-                self._serve(no_streams(len(self._beams)))
+        self._engine.compile()
 
     def start(self) -> None:
         """Create the streams and post frames until `stop`.
@@ -103,21 +96,7 @@ class VirtualInstrument:
         StateError : it runs already.
         BackendError : a stream cannot be created.
         """
-        with self._lock:
-            if self.is_running:
-                raise StateError("the virtual instrument runs already")
-            self.compile()
-            settings = self._config.simulator
-            self._streams = InstrumentStreams(self._config, self._beams, settings.dm_flat)
-            table = self._streams.table(self._config.for_beam(self._beams[0]).streams.semaphore)
-            self._counters[:] = 0
-            self._command[:] = 0.0
-            self._truth[:] = 0.0
-            store_release(self._control, simulation.RUN, 1)
-            self._thread = threading.Thread(
-                target=self._run, args=(table,), name="virtual-instrument", daemon=True
-            )
-            self._thread.start()
+        self._engine.start()
         _log.info("virtual instrument: beams %s at %g Hz", self._beams, self._rate_hz)
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -127,16 +106,7 @@ class VirtualInstrument:
         ------
         BackendError : the thread did not end in time.
         """
-        with self._lock:
-            store_release(self._control, simulation.RUN, 0)
-            if self._thread is not None:
-                self._thread.join(timeout_s)
-                if self._thread.is_alive():
-                    raise BackendError(f"the virtual instrument's thread did not end within {timeout_s} s")
-                self._thread = None
-            if self._streams is not None:
-                self._streams.remove()
-                self._streams = None
+        self._engine.stop(timeout_s)
 
     def __enter__(self) -> VirtualInstrument:
         self.start()
@@ -164,7 +134,7 @@ class VirtualInstrument:
         with self._lock:
             self._rate_hz = float(hz)
             self._expose()
-            store_release(self._control, simulation.PERIOD_NS, round(1e9 / hz))
+            store_release(self._engine.control, simulation.PERIOD_NS, round(1e9 / hz))
 
     @property
     def gain(self) -> float:
@@ -186,48 +156,48 @@ class VirtualInstrument:
 
     def _expose(self) -> None:
         gain = self._gain / self._model.gain
-        self._levels[simulation.FLUX_SCALE] = gain * self._model.rate_hz / self._rate_hz
-        self._levels[simulation.GAIN_SCALE] = gain
+        self._engine.levels[simulation.FLUX_SCALE] = gain * self._model.rate_hz / self._rate_hz
+        self._engine.levels[simulation.GAIN_SCALE] = gain
         self._model.detector.dark[:] = self._model.dark(self._rate_hz, self._gain)
 
     @property
     def lamp(self) -> bool:
         """True while the light source is on."""
-        return self._get(simulation.LAMP)
+        return self._engine.get(simulation.LAMP)
 
     def set_lamp(self, on: bool) -> None:
         """Switch the light source on or off."""
-        self._set(simulation.LAMP, on)
+        self._engine.set(simulation.LAMP, on)
 
     def mask_in(self, beam: int) -> bool:
         """Tell whether the phase mask of `beam` is in the beam."""
-        return self._get(simulation.MASK_IN + self._index(beam))
+        return self._engine.get(simulation.MASK_IN + self._index(beam))
 
     def move_mask(self, beam: int, in_: bool) -> None:
         """Move the phase mask of `beam` in or out."""
-        self._set(simulation.MASK_IN + self._index(beam), in_)
+        self._engine.set(simulation.MASK_IN + self._index(beam), in_)
 
     def turbulence(self, beam: int) -> bool:
         """Tell whether `beam` sees turbulence, tip/tilt jitter, vibration or a disturbance."""
-        return self._get(simulation.MASK_IN + len(self._beams) + self._index(beam))
+        return self._engine.get(simulation.MASK_IN + len(self._beams) + self._index(beam))
 
     def set_turbulence(self, on: bool, beam: int | None = None) -> None:
         """Switch turbulence (and jitter, vibration, disturbance) on or off, for one beam or for all."""
         for index in range(len(self._beams)) if beam is None else [self._index(beam)]:
-            self._set(simulation.MASK_IN + len(self._beams) + index, on)
+            self._engine.set(simulation.MASK_IN + len(self._beams) + index, on)
 
     @property
     def silent(self) -> bool:
         """True while no frame is written or posted; the mirrors are served."""
-        return self._get(simulation.SILENT)
+        return self._engine.get(simulation.SILENT)
 
     def set_silent(self, silent: bool) -> None:
         """Stop or resume writing frames, as a camera does that was told ``stop`` or ``fetch``."""
-        self._set(simulation.SILENT, silent)
+        self._engine.set(simulation.SILENT, silent)
 
     def set_post_first(self, post_first: bool) -> None:
         """Post frames before counting them, as the instrument's camera server does, or after."""
-        self._set(simulation.POST_FIRST, post_first)
+        self._engine.set(simulation.POST_FIRST, post_first)
 
     def set_drop_every(self, frames: int) -> None:
         """Leave out one frame of every `frames`; 0 leaves out none.
@@ -238,35 +208,71 @@ class VirtualInstrument:
         """
         if frames < 0:
             raise RequestError(f"drop every {frames} frames: allowed is 0 (none) or more")
-        store_release(self._control, simulation.DROP_EVERY, int(frames))
+        store_release(self._engine.control, simulation.DROP_EVERY, int(frames))
+
+    @property
+    def drop_every(self) -> int:
+        """One frame of this many is left out; 0: none."""
+        return int(load_acquire(self._engine.control, simulation.DROP_EVERY))
+
+    @property
+    def post_first(self) -> bool:
+        """True while frames are posted before they are counted."""
+        return self._engine.get(simulation.POST_FIRST)
+
+    @property
+    def mirrors(self) -> bool:
+        """True while DM channels are summed and applied."""
+        return self._engine.get(simulation.MIRRORS)
+
+    def set_mirrors(self, on: bool) -> None:
+        """Sum and apply the DM channels, or leave the mirrors as they are."""
+        self._engine.set(simulation.MIRRORS, on)
+
+    @property
+    def n_channels(self) -> int:
+        """DM channels of each mirror."""
+        return self._engine.n_channels
+
+    def set_channels(self, count: int) -> None:
+        """Destroy all DM channels and create `count` new ones per mirror: every writer must open them again.
+
+        Raises
+        ------
+        RequestError : not 1 to 16.
+        """
+        if not 1 <= count <= MAX_CHANNELS:
+            raise RequestError(f"DM channels: found {count}, allowed is 1 to {MAX_CHANNELS}")
+        self._engine.recreate_channels(count)
+
+    def zero_channel(self, beam: int, channel: int | None = None) -> None:
+        """Zero one DM channel of a beam, or all; the mirror follows at the next trigger by somebody else.
+
+        Raises
+        ------
+        RequestError : no such beam or channel.
+        """
+        self._index(beam)
+        if channel is not None and not 0 <= channel < self.n_channels:
+            raise RequestError(f"DM channel: found {channel}, allowed is 0 to {self.n_channels - 1}")
+        self._engine.zero_channel(beam, channel)
+
+    def recreate_cameras(self) -> None:
+        """Create the camera streams again, as the quirk ``recreate`` says; ``off``: leave them alone."""
+        in_place = self.quirks.in_place(self._beams)
+        if in_place is not None:
+            self._engine.recreate_cameras(in_place)
 
     def counters(self) -> InstrumentCounters:
         """Report the counters of the thread."""
+        counters = self._engine.counters
         return InstrumentCounters(
-            ticks=int(load_acquire(self._counters, simulation.TICKS)),
-            late_ticks=int(self._counters[simulation.LATE]),
-            skipped_ticks=int(self._counters[simulation.SKIPPED]),
-            not_finite=int(self._counters[simulation.NOT_FINITE]),
-            write_errors=int(self._counters[simulation.WRITE_ERRORS]),
+            ticks=int(load_acquire(counters, simulation.TICKS)),
+            late_ticks=int(counters[simulation.LATE]),
+            skipped_ticks=int(counters[simulation.SKIPPED]),
+            not_finite=int(counters[simulation.NOT_FINITE]),
+            write_errors=int(counters[simulation.WRITE_ERRORS]),
         )
-
-    def _run(self, table: StreamTable) -> None:
-        priority = self._config.realtime.priority
-        if priority > 0:
-            # Below the loops: a camera that is late costs nothing, a loop that is late loses frames.
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(max(1, priority - 10)))
-            except OSError as error:
-                _log.info("virtual instrument: normal scheduling (%s)", error.strerror)
-        self._serve(table)
-
-    def _serve(self, table: StreamTable) -> None:
-        model = self._model
-        simulation.serve(
-            model.is_linear, model.optical, model.linear, model.detector, table,
-            self._config.simulator.dm_flat, self._control, self._levels, self._counters,
-            self._command, self._truth, 0,
-        )  # fmt: skip
 
     def _index(self, beam: int) -> int:
         try:
@@ -275,9 +281,3 @@ class VirtualInstrument:
             raise RequestError(
                 f"beam {beam}: this instrument has {', '.join(map(str, self._beams))}"
             ) from None
-
-    def _get(self, word: int) -> bool:
-        return bool(load_acquire(self._control, word))
-
-    def _set(self, word: int, value: bool) -> None:
-        store_release(self._control, word, int(bool(value)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.configuration.settings import SimulatorSettings
 from baldr_tango.errors import ConfigError
-from baldr_tango.kernels.plants import OpticalPlant
+from baldr_tango.kernels.plants import JITTER_NM, N_LIVE, TURBULENCE_NM, WIND, OpticalPlant
 from baldr_tango.simulator.optics import (
     FRAME_SIDE,
     Pupil,
@@ -34,6 +35,12 @@ SCREEN_SAMPLES = 1024
 OVERSAMPLING = 2
 """Samples of a turbulence screen per camera pixel."""
 
+VIBRATION_LINES = 8
+"""Most tip/tilt vibrations."""
+
+SEEING_WAVELENGTH_M = 500e-9
+"""Wavelength at which the seeing is quoted."""
+
 DRIFT_CORNER_HZ = 5.0
 """Corner frequency of what varies slowly: tip/tilt jitter, disturbance of the linear plant."""
 
@@ -43,9 +50,69 @@ def pupil_of(settings: SimulatorSettings, side: int = FRAME_SIDE) -> Pupil:
     return circular_pupil(settings.pupil_pixels, settings.secondary_ratio, side)
 
 
+def sample_spacing_m(settings: SimulatorSettings) -> float:
+    """Return the distance of two samples of a turbulence screen, on the telescope's pupil [m]."""
+    return settings.telescope_diameter_m / settings.pupil_pixels / OVERSAMPLING
+
+
+def check_vibrations(hz: Sequence[float], nm: Sequence[float]) -> None:
+    """Raise `ConfigError` unless there are as many amplitudes as frequencies, and not too many."""
+    if len(hz) != len(nm):
+        raise ConfigError(
+            f"[simulator] vibration_nm: found {len(nm)} amplitudes for "
+            f"{len(hz)} frequencies in vibration_hz, expected as many"
+        )
+    if len(hz) > VIBRATION_LINES:
+        raise ConfigError(
+            f"[simulator] vibration_hz: found {len(hz)} frequencies, allowed are at most {VIBRATION_LINES}"
+        )
+
+
 def beam_generator(settings: SimulatorSettings, beam: int) -> np.random.Generator:
     """Return the random generator of one beam; it depends on the seed and the beam's number alone."""
     return np.random.default_rng([settings.seed, beam])
+
+
+def residual_of_seeing(settings: SimulatorSettings, pupil: Pupil, samples: int = SCREEN_SAMPLES) -> float:
+    """Wavefront error behind the first stage in a seeing of 1 arcsec at 500 nm [nm rms over the pupil].
+
+    Expectation of what `residual_screen` draws: the power spectrum, times what the first stage and the
+    pixels let through, times the part that is not piston of the pupil, summed. It grows as the seeing to the
+    power 5/6; r0 = 0.98 lambda / seeing (Roddier 1981).
+    """
+    spacing_m = sample_spacing_m(settings)
+    fried_m = 0.98 * SEEING_WAVELENGTH_M / math.radians(1.0 / 3600.0)
+    spectrum = residual_spectrum(settings, samples, fried_m)
+    rows, columns, _ = screen_window(pupil)
+    weights = np.zeros((samples, samples))
+    weights[rows, columns] = pupil.weights / pupil.weights.sum()
+    not_piston = 1.0 - np.abs(np.fft.rfft2(weights)) ** 2
+    # Half a plane: each column but the first and the last stands for its mirror image too.
+    twice = np.full(spectrum.shape[1], 2.0)
+    twice[[0, -1]] = 1.0
+    spectrum[0, 0] = 0.0
+    variance = float(np.sum(spectrum * not_piston * twice)) / (samples * spacing_m) ** 2
+    return math.sqrt(variance) * SEEING_WAVELENGTH_M * 1e9 / (2.0 * math.pi)
+
+
+def residual_spectrum(settings: SimulatorSettings, samples: int, fried_m: float) -> NDArray[np.float64]:
+    """Power spectrum of the turbulence behind the first stage, as the pixels see it [rad^2 m^2].
+
+    fried_m : Fried parameter [m] at the wavelength of the phase.
+    """
+    spacing_m = sample_spacing_m(settings)
+    spectrum = von_karman_spectrum(
+        np.hypot(*frequencies(samples, spacing_m)), fried_m=fried_m, outer_scale_m=settings.outer_scale_m
+    )
+    left = first_stage(
+        samples,
+        spacing_m,
+        settings.telescope_diameter_m,
+        settings.first_stage_actuators,
+        settings.first_stage_rejection,
+    )
+    pixel_m = settings.telescope_diameter_m / settings.pupil_pixels
+    return np.asarray(spectrum * (left * pixel_response(samples, spacing_m, pixel_m)) ** 2)
 
 
 def screen_window(pupil: Pupil) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -73,21 +140,7 @@ def residual_screen(
     -------
     (samples, samples) OPD [nm], periodic, `OVERSAMPLING` samples per pixel.
     """
-    pixel_m = settings.telescope_diameter_m / settings.pupil_pixels
-    spacing_m = pixel_m / OVERSAMPLING
-    spectrum = von_karman_spectrum(
-        np.hypot(*frequencies(samples, spacing_m)), fried_m=1.0, outer_scale_m=settings.outer_scale_m
-    )
-    left = first_stage(
-        samples,
-        spacing_m,
-        settings.telescope_diameter_m,
-        settings.first_stage_actuators,
-        settings.first_stage_rejection,
-    )
-    screen = phase_screen(
-        spectrum * (left * pixel_response(samples, spacing_m, pixel_m)) ** 2, spacing_m, rng
-    )
+    screen = phase_screen(residual_spectrum(settings, samples, 1.0), sample_spacing_m(settings), rng)
     rows, columns, size = screen_window(pupil)
     if size > samples:
         raise ConfigError(
@@ -118,31 +171,33 @@ def optical_plant(
     ------
     ConfigError : the pupil does not fit the frame, or vibrations lack a frequency or an amplitude.
     """
-    if len(settings.vibration_hz) != len(settings.vibration_nm):
-        raise ConfigError(
-            f"[simulator] vibration_nm: found {len(settings.vibration_nm)} amplitudes for "
-            f"{len(settings.vibration_hz)} frequencies in vibration_hz, expected as many"
-        )
+    check_vibrations(settings.vibration_hz, settings.vibration_nm)
     pupil = pupil_of(settings, side)
     wave = reference_wave(pupil, settings.mask_diameter_lambda_over_d)
     rows, columns, size = screen_window(pupil)
     padded = samples + size + 3
-    spacing_m = settings.telescope_diameter_m / settings.pupil_pixels / OVERSAMPLING
+    spacing_m = sample_spacing_m(settings)
     screens = np.empty((len(beams), padded, padded), dtype=np.float32)
     positions = np.empty((len(beams), 2))
-    velocities = np.empty((len(beams), 2))
-    lines = len(settings.vibration_hz)
-    angles = np.empty((len(beams), lines))
-    phases = np.empty((len(beams), lines))
+    directions = np.empty((len(beams), 2))
+    angles = np.empty((len(beams), VIBRATION_LINES))
+    phases = np.empty((len(beams), VIBRATION_LINES))
+    unit = replace(settings, residual_rms_nm=1.0)
     for k, beam in enumerate(beams):
         rng = beam_generator(settings, beam)
-        screens[k] = np.pad(residual_screen(settings, pupil, rng, samples), (1, size + 2), mode="wrap")
+        screens[k] = np.pad(residual_screen(unit, pupil, rng, samples), (1, size + 2), mode="wrap")
         positions[k] = rng.uniform(0.0, samples, 2)
         direction = rng.uniform(0.0, 2.0 * math.pi)
-        speed = settings.wind_speed_m_s / spacing_m
-        velocities[k] = speed * math.sin(direction), speed * math.cos(direction)
-        angles[k] = rng.uniform(0.0, math.pi, lines)
-        phases[k] = rng.uniform(0.0, 1.0, lines)
+        directions[k] = math.sin(direction), math.cos(direction)
+        angles[k] = rng.uniform(0.0, math.pi, VIBRATION_LINES)
+        phases[k] = rng.uniform(0.0, 1.0, VIBRATION_LINES)
+    live = np.zeros(N_LIVE)
+    live[TURBULENCE_NM] = settings.residual_rms_nm
+    live[WIND] = settings.wind_speed_m_s / spacing_m
+    live[JITTER_NM] = settings.tip_tilt_rms_nm / math.sqrt(2.0)
+    vibrations = np.zeros((2, VIBRATION_LINES))
+    vibrations[0, : len(settings.vibration_hz)] = settings.vibration_hz
+    vibrations[1, : len(settings.vibration_nm)] = settings.vibration_nm
     influence = influence_functions(pupil, settings.dm_pitch_pixels, settings.dm_coupling)
     mask = cmath.exp(1j * settings.mask_depth_rad) - 1.0
     return OpticalPlant(
@@ -159,12 +214,12 @@ def optical_plant(
         window=(rows * padded + columns).astype(np.int64),
         period=samples,
         positions=positions,
-        velocities=velocities,
+        directions=directions,
+        live=live,
         jitter=np.zeros((len(beams), 2, 2)),
-        jitter_nm=settings.tip_tilt_rms_nm / math.sqrt(2.0),
         corner_hz=DRIFT_CORNER_HZ,
-        vibration_hz=np.array(settings.vibration_hz, dtype=np.float64),
-        vibration_nm=np.array(settings.vibration_nm, dtype=np.float64),
+        vibration_hz=vibrations[0],
+        vibration_nm=vibrations[1],
         vibration_angle=angles,
         vibration_phase=phases,
     )
@@ -189,9 +244,9 @@ def no_optical_plant() -> OpticalPlant:
         window=index,
         period=1,
         positions=empty64,
-        velocities=empty64,
+        directions=empty64,
+        live=np.zeros(N_LIVE),
         jitter=np.zeros((0, 0, 0)),
-        jitter_nm=0.0,
         corner_hz=1.0,
         vibration_hz=np.zeros(0),
         vibration_nm=np.zeros(0),

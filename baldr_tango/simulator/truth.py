@@ -51,6 +51,20 @@ class TruthMeans:
     open_loop_strehl: float
 
 
+def means_of(sums: NDArray[np.float64]) -> TruthMeans | None:
+    """Average from the sums of a truth vector; None when there is no frame in them."""
+    frames = sums[plants.SUM_FRAMES]
+    if frames < 1:
+        return None
+    return TruthMeans(
+        frames=int(frames),
+        opd_rms_nm=math.sqrt(max(0.0, sums[plants.SUM_OPD_MS] / frames)),
+        strehl=float(sums[plants.SUM_STREHL] / frames),
+        open_loop_rms_nm=math.sqrt(max(0.0, sums[plants.SUM_OPEN_MS] / frames)),
+        open_loop_strehl=float(sums[plants.SUM_OPEN_STREHL] / frames),
+    )
+
+
 class TruthReader:
     """Reads the truth of one beam; every frame counts, however seldom one reads."""
 
@@ -89,16 +103,7 @@ class TruthReader:
     def means(self) -> TruthMeans | None:
         """Average over all frames since the last `restart`, or since opening; None when there is none."""
         sums = self._vector() - self._begin
-        frames = sums[plants.SUM_FRAMES]
-        if frames < 1:
-            return None
-        return TruthMeans(
-            frames=int(frames),
-            opd_rms_nm=math.sqrt(max(0.0, sums[plants.SUM_OPD_MS] / frames)),
-            strehl=float(sums[plants.SUM_STREHL] / frames),
-            open_loop_rms_nm=math.sqrt(max(0.0, sums[plants.SUM_OPEN_MS] / frames)),
-            open_loop_strehl=float(sums[plants.SUM_OPEN_STREHL] / frames),
-        )
+        return means_of(sums)
 
     def latest(self) -> TruthMeans | None:
         """Average over the frames since the last call and begin anew; None when there is no new frame."""

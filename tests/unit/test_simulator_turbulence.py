@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from baldr_tango.configuration.settings import SimulatorSettings
 from baldr_tango.errors import ConfigError
 from baldr_tango.kernels.plants import (
+    TURBULENCE_NM,
+    WIND,
     advance_noise,
     cubic_weights,
     sample_screen,
@@ -92,7 +94,7 @@ def test_residual_has_the_asked_rms_over_the_pupil() -> None:
     plant = optical_plant(settings, (1,), samples=256)
     out = np.empty(plant.pixels.size, dtype=np.float32)
     squares = [
-        weighted_rms(out, plant.weights) ** 2
+        (plant.live[TURBULENCE_NM] * weighted_rms(out, plant.weights)) ** 2
         for row in range(0, 256, 4)
         for column in range(0, 256, 4)
         if sample_screen(plant.screens[0], plant.window, row + 1.0, column + 1.0, out) is None
@@ -117,9 +119,9 @@ def test_turbulence_is_frozen_and_moves_with_the_wind() -> None:
     spacing = settings.telescope_diameter_m / settings.pupil_pixels / OVERSAMPLING
     assert math.hypot(*moved) * spacing == pytest.approx(12.0 * 20e-3)
     expected = np.empty_like(out)
-    place = (start + 0.02 * plant.velocities[0]) % 128 + 1.0
+    place = (start + 0.02 * plant.live[WIND] * plant.directions[0]) % 128 + 1.0
     sample_screen(plant.screens[0], plant.window, place[0], place[1], expected)
-    assert out == pytest.approx(expected, abs=0.05)
+    assert out == pytest.approx(settings.residual_rms_nm * expected, abs=0.05)
 
 
 def test_the_screen_repeats_without_a_seam() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from devices import pages
+from devices.instrument_page import instrument_page
 from devices.pages import WRITE_COMMAND
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
@@ -23,6 +24,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "fields.md": pages.fields_page,
     "properties.md": pages.properties_page,
     "states.md": pages.states_page,
+    "instrument.md": instrument_page,
 }
 """Every reference page by file name."""
 

@@ -37,7 +37,7 @@ _JSON_TYPES: Final = {str: "string", int: "integer", float: "number", bool: "boo
 
 def commands_page() -> str:
     """Return the page of all commands."""
-    return _page(
+    return page(
         "Commands",
         "One table for the commander and for Tango. A command marked *beside* only reads, or waits for"
         " another server, and runs beside the others; those that change the beam run one after the other. A"
@@ -98,7 +98,7 @@ def values_page() -> str:
     """Return the page of all published values."""
     scalars = [value for value in VALUES if value.shape == "scalar"]
     columns = ["attribute", "type", "unit", "meaning", "limits", "archived at"]
-    return _page(
+    return page(
         "Values",
         "Each is a read-only Tango attribute of the same name. Status keys are also in the reply of `status`,"
         " where an enumeration is its number.",
@@ -160,7 +160,7 @@ def telemetry_page() -> str:
         ]
         for field in TELEMETRY_FIELDS
     ]
-    return _page(
+    return page(
         "Telemetry fields",
         "One record per frame, in memory and in the files. `telemetry.fields` of the runtime file chooses"
         " what the files hold; the last column is the default. `frame` and `time_ns` are always there.",
@@ -193,7 +193,7 @@ def _member_docs(members: type[enum.Enum]) -> dict[str, str]:
 def configuration_page() -> str:
     """Return the page of the keys of the runtime file."""
     rows = describe_runtime_keys()
-    return _page(
+    return page(
         "Runtime file",
         "`config/baldr.toml`, or a file of yours; TOML, or JSON by its suffix. Every key may be left out. An"
         " unknown table or key, a wrong type or a value that is not allowed is an error.",
@@ -207,7 +207,7 @@ def configuration_page() -> str:
 
 def calibration_page() -> str:
     """Return the page of the keys of a calibration file."""
-    return _page(
+    return page(
         "Calibration file",
         "Table `[beamN.<mask>.ctrl_model]` of the legacy format, TOML, or JSON by its suffix. Keys that are"
         " not listed are ignored. A missing required key, a wrong shape or a value that is not finite is an"
@@ -237,7 +237,7 @@ def _keys(rows: Iterable[KeyRow]) -> str:
 
 def fields_page() -> str:
     """Return the page of the runtime fields."""
-    return _page(
+    return page(
         "Runtime fields",
         "Values of the configuration in force, for `get_rtc_field` and `set_rtc_field`. A value is put in"
         " force whole and at a frame boundary; nothing is written to a file.",
@@ -262,7 +262,7 @@ def fields_page() -> str:
 
 def properties_page() -> str:
     """Return the page of the device properties."""
-    return _page(
+    return page(
         "Device properties",
         "Of a `BaldrBeam` device, in the Tango database. All may be absent; one that is set wins over the"
         " environment and the runtime file. `Init` reads them again.",
@@ -279,7 +279,7 @@ def properties_page() -> str:
 def states_page() -> str:
     """Return the page of the states of a beam and of its device."""
     events = list(dict.fromkeys(event for moves in TRANSITIONS.values() for event in moves))
-    return _page(
+    return page(
         "States",
         "## Tango State",
         "The first row that holds, from the top. Status begins with the meaning; the loops, the reasons and"
@@ -323,5 +323,6 @@ def _diagram() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", first, *lines, "```"])
 
 
-def _page(title: str, *parts: str) -> str:
+def page(title: str, *parts: str) -> str:
+    """Return a page of the manual, with the note that it is generated."""
     return _HEAD + join(f"# {title}", *parts)

@@ -195,7 +195,6 @@ class Automation:
         self._loop: RealTimeLoop | None = None
         self._next = 0
         self._was_closed = False
-        self._has_opened = False
         self._not_before = 0.0
         self.is_suspended = False
         """Loops were opened by somebody else: they are not closed by themselves."""
@@ -291,12 +290,10 @@ class Automation:
         is_closed = loop is not None and self._is_closed(loop, rules)
         if is_closed:
             self.is_suspended = False
-        elif self._was_closed and not self._has_opened:
+        elif self._was_closed:
             self.is_suspended = True
             if rules.auto_close:
                 self._beam.log.info("automation: loops were opened; they are not closed by themselves now")
-        if is_closed != self._was_closed:
-            self._has_opened = False
         self._was_closed = is_closed
 
     def _act(self, rules: Rules, decision: Decision, now: float) -> bool:
@@ -310,7 +307,8 @@ class Automation:
                 lo=state if rules.loops in ("both", "lo") else None,
                 ho=state if rules.loops in ("both", "ho") else None,
             )
-            self._has_opened = decision.action == OPEN
+            # Who opens them again within the next moment is noticed, too.
+            self._was_closed = decision.action == CLOSE
         except BaldrError as error:
             self._not_before = now + _RETRY_S
             beam.log.warning("automation: cannot %s the loops: %s", decision.action, error)

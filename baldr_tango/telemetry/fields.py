@@ -77,7 +77,7 @@ TELEMETRY_FIELDS: Final = (
     Field("u_HO", "f4", "H", "DM units", "high-order controller outputs"),
     Field("c_LO", "f4", "G", "DM units", "low-order DM map, legacy sign: before the minus of the command"),
     Field("c_HO", "f4", "G", "DM units", "high-order DM map, legacy sign: before the minus of the command"),
-    Field("c_inj", "f4", "G", "DM units", "injected DM map: part of the command, or equivalent of set points"),
+    Field("c_inj", "f4", "G", "DM units", "injected DM map: part of the command, or equal to set points"),
     Field("command", "f4", "G", "DM units", "DM map of the frame: -(c_LO + c_HO) + c_inj + offsets"),
     Field("flux", "f8", "", "ADU", "sum of the dark-subtracted sub-frame"),
     Field("rmse_est", "f4", "", "ADU", "mean of the dark-subtracted pixels outside the pupil"),

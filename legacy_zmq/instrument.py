@@ -1,4 +1,4 @@
-"""``baldr-simulator``: the virtual instrument as a process, with its camera server and its MDS."""
+"""``baldr-simulator``: the virtual instrument as a process, with its camera server, MDS and DM server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import ctypes
 import dataclasses
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol
@@ -20,9 +22,11 @@ from baldr_tango.configuration.runtime import RuntimeConfig, load_runtime
 from baldr_tango.configuration.shipped import shipped_config
 from baldr_tango.errors import BaldrError
 from legacy_zmq.protocol import error_reply
-from legacy_zmq.server import ReplyServer
-from legacy_zmq.virtual_camera import VirtualCamera, VirtualDetector
+from legacy_zmq.server import Answer, Later, ReplyServer
+from legacy_zmq.virtual_camera import CameraQuirks, VirtualCamera, VirtualDetector
+from legacy_zmq.virtual_dm import VirtualDmServer, VirtualMirrors
 from legacy_zmq.virtual_mds import VirtualMds, VirtualOptics
+from legacy_zmq.virtual_stages import VirtualStages
 
 if TYPE_CHECKING:
     from baldr_tango.simulator.instrument import VirtualInstrument
@@ -33,40 +37,109 @@ _PR_SET_PDEATHSIG: Final = 1
 _PARENT_CHECK_S: Final = 0.5
 
 
-class Controls(VirtualDetector, VirtualOptics, Protocol):
+class Controls(VirtualDetector, VirtualOptics, VirtualMirrors, Protocol):
     """What the control servers command of the virtual instrument."""
 
 
-class ControlServers:
-    """Camera server and MDS of the virtual instrument; a context manager."""
+class ControlQuirks(CameraQuirks, Protocol):
+    """Habits of the real servers, as they are switched at the moment."""
 
-    def __init__(self, instrument: Controls, *, camera: str, mds: str, mask: str = "H3") -> None:
+    nul_endings: bool
+
+
+class ControlServers:
+    """Camera server, MDS and DM server of the virtual instrument; a context manager.
+
+    Parameters
+    ----------
+    instrument : what they command.
+    camera, mds, dm_server : endpoints; no DM server when that is empty.
+    mask : in the beam at the start.
+    speed_um_s : of the phase-mask stages [um/s].
+    quirks : in force; None: none.
+    """
+
+    def __init__(
+        self,
+        instrument: Controls,
+        *,
+        camera: str,
+        mds: str,
+        dm_server: str = "",
+        mask: str = "H3",
+        speed_um_s: float = math.inf,
+        quirks: ControlQuirks | None = None,
+    ) -> None:
+        self.stages = VirtualStages(instrument.beams, instrument.move_mask, mask, speed_um_s)
+        self.mds_model = VirtualMds(instrument, stages=self.stages)
+        ending = partial(_ending, quirks)
         self.camera = ReplyServer(
             camera,
-            VirtualCamera(instrument).answer,
+            ending(VirtualCamera(instrument, quirks).answer),
             failure=lambda text: error_reply(text).encode(),
             name="virtual camera server",
         )
         self.mds = ReplyServer(
             mds,
-            VirtualMds(instrument, mask).answer,
+            ending(self.mds_model.answer),
             failure=lambda text: f"NACK: {text}\n".encode(),
             name="virtual MDS",
         )
+        self.dm_server: ReplyServer | None = None
+        if dm_server:
+            self.dm_server = ReplyServer(
+                dm_server,
+                ending(VirtualDmServer(instrument).answer),
+                failure=lambda text: error_reply(text).encode(),
+                name="virtual DM server",
+            )
+
+    @classmethod
+    def of(cls, instrument: VirtualInstrument, config: RuntimeConfig) -> ControlServers:
+        """Return the servers of a virtual instrument, where its configuration wants them."""
+        return cls(
+            instrument,
+            camera=config.endpoints.camera,
+            mds=config.endpoints.mds,
+            dm_server=config.endpoints.dm_server,
+            mask=config.calibration.mask,
+            speed_um_s=config.simulator.stage_speed_um_s,
+            quirks=instrument.quirks,
+        )
 
     def __enter__(self) -> ControlServers:
-        """Start both; raise `BackendError` when an endpoint is in use."""
-        self.camera.start()
-        try:
-            self.mds.start()
-        except BaldrError:
-            self.camera.stop()
-            raise
+        """Start them; raise `BackendError` when an endpoint is in use."""
+        with ExitStack() as stack:
+            stack.callback(self.stages.close)
+            for server in (self.camera, self.mds, self.dm_server):
+                if server is not None:
+                    server.start()
+                    stack.callback(server.stop)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.mds.stop()
-        self.camera.stop()
+        self._stack.close()
+
+    def places(self) -> str:
+        """Where the servers listen, in words."""
+        text = f"camera server {self.camera.endpoint}, MDS {self.mds.endpoint}"
+        return text if self.dm_server is None else f"{text}, DM server {self.dm_server.endpoint}"
+
+
+def _ending(quirks: ControlQuirks | None, answer: Answer) -> Answer:
+    """Give the replies of a server the NUL that some servers add, while that quirk is on."""
+
+    def end(reply: bytes | None) -> bytes | None:
+        return reply + b"\0" if reply is not None and quirks is not None and quirks.nul_endings else reply
+
+    def answered(payload: bytes, source: str) -> bytes | Later | None:
+        given = answer(payload, source)
+        if isinstance(given, Later):
+            return Later(lambda: end(given.work()), given.in_turn)
+        return end(given)
+
+    return answered
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,19 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             instrument = _instrument(config)
             stack.enter_context(instrument)
-            servers = stack.enter_context(
-                ControlServers(
-                    instrument,
-                    camera=config.endpoints.camera,
-                    mds=config.endpoints.mds,
-                    mask=config.calibration.mask,
-                )
-            )
+            servers = stack.enter_context(ControlServers.of(instrument, config))
             beams = ",".join(map(str, config.beams))
-            sys.stdout.write(
-                f"ready: beams {beams} at {instrument.rate_hz:g} Hz,"
-                f" camera server {servers.camera.endpoint}, MDS {servers.mds.endpoint}\n"
-            )
+            sys.stdout.write(f"ready: beams {beams} at {instrument.rate_hz:g} Hz, {servers.places()}\n")
             sys.stdout.flush()
             while not stopping.wait(_PARENT_CHECK_S):
                 if options.with_parent is not None and os.getppid() != parent:
@@ -142,7 +205,7 @@ def _configuration(options: argparse.Namespace) -> RuntimeConfig:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="baldr-simulator",
-        description="Virtual instrument: frames, deformable mirrors, camera server and MDS of all beams.",
+        description="Virtual instrument: frames and mirrors of all beams; camera server, MDS and DM server.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="runtime file (default: the shipped one)")
     parser.add_argument("--state", type=Path, metavar="DIR", help="in place of instrument.state")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from baldr_tango.errors import RequestError
 from legacy_zmq import protocol
+from legacy_zmq.server import Later
 
 _PROMPT: Final = "\r\nfli-cli>"
 _MAX_RATE_HZ: Final = 10000.0
@@ -39,19 +41,38 @@ class VirtualDetector(Protocol):
     def set_silent(self, silent: bool) -> None:
         """Stop or resume writing frames."""
 
+    def recreate_cameras(self) -> None:
+        """Create the camera streams again, as far as the real server's habit is imitated."""
+
+
+class CameraQuirks(Protocol):
+    """Habits of the real camera server, as they are switched at the moment."""
+
+    cli_delay_s: float
+    fps_junk: bool
+
 
 class VirtualCamera:
-    """Answers camera-server requests; every answer is quick."""
+    """Answers camera-server requests; every answer is quick, unless the quirk of a slow command line is on.
 
-    def __init__(self, detector: VirtualDetector) -> None:
+    Parameters
+    ----------
+    detector : of the virtual instrument.
+    quirks : in force; None: none.
+    """
+
+    def __init__(self, detector: VirtualDetector, quirks: CameraQuirks | None = None) -> None:
         self._detector = detector
+        self._quirks = quirks
+        self._fetching = True
+        self._split = not detector.silent
         self._settings: dict[str, str] = {"nbreadworeset": "2", "mode": "globalresetcds", "cropping": "on"}
         self._commands: dict[str, Callable[..., Any]] = {
             "status": self._status,
-            "fetch": lambda: detector.set_silent(False),
-            "stop": lambda: detector.set_silent(True),
-            # The ROI streams begin to tick with split mode and never stop by themselves.
-            "split_mode": lambda on: detector.set_silent(int(on) <= 0),
+            "fetch": lambda: self._acquire(fetching=True),
+            "stop": lambda: self._acquire(fetching=False),
+            "split_mode": lambda on: self._acquire(split=int(on) > 0),
+            "crop_mode": self._crop,
             "get_fps": lambda: float(detector.rate_hz),
             "set_fps": lambda hz: detector.set_rate(_number("frame rate", hz, _MAX_RATE_HZ)),
             "get_gain": lambda: round(detector.gain),
@@ -61,14 +82,38 @@ class VirtualCamera:
             "cli": self._cli,
             "ndmr_mode": lambda reads: self._settings.update(nbreadworeset=str(int(reads))),
             **dict.fromkeys(
-                ("crop_mode", "save_mode", "skip_save_baldr", "make_dark", "subtract_dark", "cam_conf"),
+                ("save_mode", "skip_save_baldr", "make_dark", "subtract_dark", "cam_conf"),
                 lambda *_: None,
             ),
         }
 
-    def answer(self, payload: bytes, source: str = "") -> bytes:
+    def answer(self, payload: bytes, source: str = "") -> bytes | Later:
         """Answer one request; void commands answer ``null``."""
+        delay_s = self._quirks.cli_delay_s if self._quirks else 0.0
+        if delay_s <= 0.0:
+            return self._reply(payload)
+        # The real server is at one command at a time: whoever asks now waits for the serial line.
+        is_cli = payload.split()[:1] == [b"cli"]
+
+        def work() -> bytes:
+            if is_cli:
+                time.sleep(delay_s)
+            return self._reply(payload)
+
+        return Later(work)
+
+    def _reply(self, payload: bytes) -> bytes:
         return protocol.reply(payload, self._execute).encode()
+
+    def _acquire(self, fetching: bool | None = None, split: bool | None = None) -> None:
+        """Start or stop: the ROI streams tick while the camera acquires and split mode is on."""
+        self._fetching = self._fetching if fetching is None else fetching
+        self._split = self._split if split is None else split
+        self._detector.set_silent(not (self._fetching and self._split))
+
+    def _crop(self, on: Any) -> None:
+        self._settings["cropping"] = "on" if int(on) > 0 else "off"
+        self._detector.recreate_cameras()
 
     def _execute(self, name: str, arguments: list[Any]) -> Any:
         command = self._commands.get(name)
@@ -80,7 +125,7 @@ class VirtualCamera:
             raise RequestError(f"{name}: {error}") from None
 
     def _status(self, *_: Any) -> str:
-        return "idle" if self._detector.silent else "running"
+        return "running" if self._fetching else "idle"
 
     def _cli(self, text: Any, *_: Any) -> str:
         """Answer as the camera's command line does: the value, an empty line, the prompt."""
@@ -89,6 +134,8 @@ class VirtualCamera:
         words = text.split()
         raw = words[-1:] == ["raw"]
         match words[:-1] if raw else words:
+            case ["fps"] if self._quirks and self._quirks.fps_junk:
+                return f"Result:Error, busy{_PROMPT}"
             case ["fps"]:
                 return _show("Frames per second", f"{self._detector.rate_hz:.3f}", raw)
             case ["gain"]:

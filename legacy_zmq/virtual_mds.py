@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -9,16 +10,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from legacy_zmq.virtual_stages import MASKS, VirtualStages
+
+__all__ = ["MASKS", "VirtualMds", "VirtualOptics"]
+
 log = logging.getLogger(__name__)
 
-MASKS: Final = ("J1", "J2", "J3", "J4", "J5", "H1", "H2", "H3", "H4", "H5")
-"""Phase masks of each beam, in two rows on the stage."""
-
-MASK_REACH_UM: Final = 100.0
-"""A mask further than this from the beam has no effect."""
-
-_MASK_PITCH_UM: Final = 1000.0
-_FIRST_MASK_UM: Final = 2000.0
 _LAMPS: Final = ("SBB", "SRL", "SGL")
 _OTHER_AXES: Final = re.compile(r"(BDS|BTT|BTP|BOTT|BOTP|BLF|SSF)[1-4]|BFO|SSS")
 _NO_MATCH: Final = (
@@ -45,35 +42,40 @@ class VirtualOptics(Protocol):
 
 
 class VirtualMds:
-    """Answers MDS custom commands; moves take no time.
+    """Answers MDS custom commands; a move is acknowledged when it begins.
 
     Each mask has its place on the stage of its beam; the frames show the phase mask while any of them
-    is within `MASK_REACH_UM` of the beam.
+    is within reach of the beam.
+
+    Parameters
+    ----------
+    optics : lamp, masks and turbulence of the virtual instrument.
+    stages : of the phase masks; None: new ones that take no time, with `mask` in the beam.
     """
 
-    def __init__(self, optics: VirtualOptics, mask: str = "H3") -> None:
+    def __init__(self, optics: VirtualOptics, mask: str = "H3", stages: VirtualStages | None = None) -> None:
         self._optics = optics
+        self.stages = stages or VirtualStages(optics.beams, optics.move_mask, mask)
         self._lock = threading.Lock()
         self._lamps = dict.fromkeys(_LAMPS, False) | {"SBB": True}
-        start = _mask_position(mask if mask in MASKS else "H3")
-        self._positions = {
-            f"BM{axis}{beam}": um for beam in optics.beams for axis, um in zip("XY", start, strict=True)
-        }
         self._commands: dict[str, tuple[int, int, Callable[..., str]]] = {
             # name: fewest and most words after it, handler
             "on": (1, 1, lambda lamp: self._switch(lamp, True)),
             "off": (1, 1, lambda lamp: self._switch(lamp, False)),
             "is_on": (1, 1, lambda lamp: str(self._lamps[lamp])),
-            "read": (1, 1, lambda axis: f"{self._positions[axis]:g}"),
+            "read": (1, 1, lambda axis: f"{self.stages.position(axis):.10g}"),
             "moveabs": (2, 2, self._move_to),
-            "moverel": (2, 2, lambda axis, um: self._move_to(axis, um, self._positions[axis])),
+            "moverel": (2, 2, lambda axis, um: self._move_to(axis, um, self.stages.position(axis))),
             "fpm_movetomask": (2, 2, self._move_to_mask),
-            "stop": (1, 1, self._acknowledge),
+            "fpm_updatemaskpos": (2, 2, self._keep_position),
+            "fpm_offsetallmaskpositions": (3, 3, self._offset_masks),
+            "health": (0, 0, self._health),
+            "stop": (1, 1, self._stop),
             "init": (1, 1, self._acknowledge),
             "reset": (1, 1, self._acknowledge),
             "connect": (1, 1, lambda axis: self._known(axis, "connected")),
             "connected?": (1, 1, lambda axis: self._known(axis, "connected")),
-            "state": (1, 1, lambda axis: self._known(axis, "READY")),
+            "state": (1, 1, self._state),
             "ping": (1, 1, lambda axis: self._known(axis, "ACK: connected")),
             "sim_turbulence": (1, 2, self._turbulence),
         }
@@ -115,33 +117,68 @@ class VirtualMds:
         return "ACK"
 
     def _move_to(self, axis: str, um: str, origin: float = 0.0) -> str:
-        if axis not in self._positions:
-            raise KeyError(axis)
+        self.stages.position(axis)  # refuses an axis that does not move
         # The real server's template for numbers has no match without a decimal point.
         if "." not in um or not math.isfinite(float(um)):
             raise ValueError
-        self._positions[axis] = origin + float(um)
-        self._apply(int(axis[-1]))
+        self.stages.move_to(axis, origin + float(um))
         return "ACK"
 
-    def _move_to_mask(self, stage: str, mask: str) -> str:
+    def _beam(self, stage: str) -> int:
         beam = int(stage.removeprefix("phasemask")) if re.fullmatch(r"phasemask\d", stage) else 0
         if beam not in self._optics.beams:
             raise KeyError(stage)
-        if mask not in MASKS:
-            raise KeyError(mask)
-        self._positions[f"BMX{beam}"], self._positions[f"BMY{beam}"] = _mask_position(mask)
-        self._apply(beam)
+        return beam
+
+    def _move_to_mask(self, stage: str, mask: str) -> str:
+        self.stages.move_to_mask(self._beam(stage), mask)
         return "ACK"
 
-    def _apply(self, beam: int) -> None:
-        position = self._positions[f"BMX{beam}"], self._positions[f"BMY{beam}"]
-        nearest_um = min(math.dist(position, _mask_position(mask)) for mask in MASKS)
-        self._optics.move_mask(beam, nearest_um <= MASK_REACH_UM)
+    def _keep_position(self, stage: str, mask: str) -> str:
+        """Store where the stage stands as the place of a mask."""
+        beam = self._beam(stage)
+        table = self.stages.tables[beam]
+        table[mask if mask in table else _refuse(mask)] = self.stages.place(beam)
+        return "ACK"
+
+    def _offset_masks(self, stage: str, dx: str, dy: str) -> str:
+        beam, by = self._beam(stage), (float(dx), float(dy))
+        if not all(map(math.isfinite, by)):
+            raise ValueError
+        table = self.stages.tables[beam]
+        table.update({name: (x + by[0], y + by[1]) for name, (x, y) in table.items()})
+        self.stages.apply()
+        return "ACK"
+
+    def _axes(self, name: str) -> list[str]:
+        """Return the axes that move when the device `name` moves."""
+        stage = re.fullmatch(r"(?:phasemask|BM[XY])(\d)", name)
+        if stage is None or int(stage[1]) not in self._optics.beams:
+            return []
+        return [f"BMX{stage[1]}", f"BMY{stage[1]}"] if name.startswith("p") else [name]
+
+    def _state(self, name: str) -> str:
+        moving = any(map(self.stages.is_moving, self._axes(name)))
+        return self._known(name, "MOVING" if moving else "READY")
+
+    def _stop(self, name: str) -> str:
+        for axis in self._axes(name):
+            self.stages.stop(axis)
+        return self._known(name, "ACK")
+
+    def _health(self) -> str:
+        axes = [f"BM{axis}{beam}" for beam in self._optics.beams for axis in "XY"]
+        return json.dumps(
+            [
+                {"axis": axis, "motor_type": "Zaber", "is_connected": True, "state": self._state(axis)}
+                for axis in axes
+            ]
+        )
 
     def _known(self, axis: str, reply: str) -> str:
         stages = {f"phasemask{beam}" for beam in self._optics.beams}
-        if axis in self._positions or axis in self._lamps or axis in stages or _OTHER_AXES.fullmatch(axis):
+        axes = {f"BM{letter}{beam}" for letter in "XY" for beam in self._optics.beams}
+        if axis in axes or axis in self._lamps or axis in stages or _OTHER_AXES.fullmatch(axis):
             return reply
         raise KeyError(axis)
 
@@ -156,7 +193,5 @@ class VirtualMds:
         return "ACK"
 
 
-def _mask_position(mask: str) -> tuple[float, float]:
-    """Position of a mask on its stage [um]."""
-    row, column = divmod(MASKS.index(mask), 5)
-    return _FIRST_MASK_UM + column * _MASK_PITCH_UM, _FIRST_MASK_UM + row * _MASK_PITCH_UM
+def _refuse(name: str) -> str:
+    raise KeyError(name)

@@ -13,6 +13,10 @@ class RecordedInstrument:
         self.silent = False
         self.lamp = True
         self.masks_in = dict.fromkeys(beams, True)
+        self.mirrors = True
+        self.n_channels = 5
+        self.zeroed: list[tuple[int, int | None]] = []
+        self.recreated = 0
         self.turbulent = dict.fromkeys(beams, True)
 
     def set_rate(self, hz: float) -> None:
@@ -29,6 +33,18 @@ class RecordedInstrument:
 
     def move_mask(self, beam: int, in_: bool) -> None:
         self.masks_in[beam] = in_
+
+    def recreate_cameras(self) -> None:
+        self.recreated += 1
+
+    def set_mirrors(self, on: bool) -> None:
+        self.mirrors = on
+
+    def set_channels(self, count: int) -> None:
+        self.n_channels = count
+
+    def zero_channel(self, beam: int, channel: int | None = None) -> None:
+        self.zeroed.append((beam, channel))
 
     def set_turbulence(self, on: bool, beam: int | None = None) -> None:
         for each in self.beams if beam is None else (beam,):

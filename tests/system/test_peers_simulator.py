@@ -39,6 +39,7 @@ def config(tmp_path):
         [endpoints]
         camera = "tcp://127.0.0.1:0"
         mds = "tcp://127.0.0.1:0"
+        dm_server = "tcp://127.0.0.1:0"
         """)
     )
     yield file
@@ -90,7 +91,7 @@ def mean_flux(stream):
 
 def test_the_control_servers_act_on_the_frames_and_sigterm_ends_it(start, config):
     process = start()
-    camera_endpoint, mds_endpoint = endpoints(process)
+    camera_endpoint, mds_endpoint, _ = endpoints(process)
     stream = Stream.open("baldr2", streams_directory(config))
     with (
         CameraClient(camera_endpoint, TIMEOUT_S) as camera,

@@ -20,7 +20,8 @@ def instrument():
 
 @pytest.fixture
 def camera(instrument):
-    return lambda text: VirtualCamera(instrument).answer(text.encode()).decode()
+    server = VirtualCamera(instrument)
+    return lambda text: server.answer(text.encode()).decode()
 
 
 @pytest.fixture

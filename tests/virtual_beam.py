@@ -70,6 +70,7 @@ class VirtualBeam:
     def __init__(self, directory: Path, **simulator: Any) -> None:
         self.streams = stream_directory("baldr_virtual")
         config = simulator_config(self.streams, **{**QUIET, **simulator})
+        self.simulator = config.simulator
         self.instrument = VirtualInstrument(config)
         self.calibration = optical_calibration(config.simulator.flux_adu)
         file = write_calibration(directory / "calibration.toml", self.calibration, 1, "H3")

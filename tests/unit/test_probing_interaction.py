@@ -25,7 +25,7 @@ def virtual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBeam]:
 
 def derivative(virtual: VirtualBeam, actuators: range, step: float) -> np.ndarray:
     """Derivative of the signal by single actuators, from the optics alone: central differences, no noise."""
-    bench = OpticalBench(virtual.instrument._config.simulator)
+    bench = OpticalBench(virtual.simulator)
     p = virtual.loop.parameters
     rows = []
     for k in actuators:

@@ -1,0 +1,183 @@
+"""The Tango device of the virtual instrument: sky, star, masks, habits of its servers, and the truth."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from tango import AttrQuality, AutoTangoAllowThreads, DevState
+from tango.server import Device, attribute, device_property
+
+from baldr_tango import __version__
+from baldr_tango.configuration.runtime import load_runtime, shipped_config
+from baldr_tango.errors import BaldrError, StateError
+from baldr_tango.interface import Value
+from baldr_tango.simulator.instrument import VirtualInstrument
+from devices import logs
+from devices.attributes import attribute_options, neutral, on_the_wire
+from devices.failures import describe, raise_failure
+from devices.publisher import Publisher
+from devices.simulator_values import ENTRIES, Entry, Source
+from devices.text import tango_text
+from legacy_zmq.instrument import ControlServers
+
+STOP_S: Final = 4.0
+"""Longer than Tango's own limit of 3.2 s for an event that waits for the device."""
+
+
+def _member(entry: Entry) -> attribute:
+    def read(device: Any) -> Any:
+        ready = device.read_value(entry.value)
+        return (neutral(entry.value), time.time(), AttrQuality.ATTR_INVALID) if ready is None else ready
+
+    options = attribute_options(entry.value)
+    if entry.set is None:
+        return attribute(fget=read, **options)
+    return attribute(fget=read, fset=lambda device, given: device.write_value(entry, given), **options)
+
+
+_Members = type("_Members", (), {f"_value_{name}": _member(entry) for name, entry in ENTRIES.items()})
+
+
+class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
+    """Virtual instrument of all beams, with its camera server, MDS and DM server."""
+
+    DEVICE_CLASS_DESCRIPTION = "Virtual instrument of ASGARD/Baldr: cameras, mirrors, turbulence and servers"
+    DEVICE_CLASS_INITIAL_STATE = DevState.INIT
+
+    ConfigFile = device_property(
+        dtype=str,
+        default_value="",
+        doc="Runtime file. Empty: environment variable BALDR_CONFIG, else the one that ships with the"
+        " product.",
+    )
+
+    announce: ClassVar[bool] = False
+    """Write a line ``ready: ...`` to standard output when frames come, ``fault: ...`` when they do not."""
+
+    _source: Source | None = None
+    _stack: ExitStack | None = None
+    _starter: threading.Thread | None = None
+    _publisher: Publisher | None = None
+    _bridge: logs.TangoStream | None = None
+    _failure: str = ""
+    _log: logging.Logger = logging.getLogger(f"{logs.ROOT}.simulator")
+
+    def init_device(self) -> None:
+        """Begin to start everything; a failure is the state FAULT and its reason."""
+        super().init_device()
+        self._failure = ""
+        for name in ("State", "Status"):
+            self.set_change_event(name, True, False)
+            self.set_archive_event(name, True, False)
+            self.set_alarm_event(name, True, False)
+        self.add_version_info("BaldrTango.Version", __version__)
+        self._bridge = logs.attach(self._log, self)
+        # It may have to be compiled first: clients see INIT meanwhile.
+        self._starter = threading.Thread(target=self._begin, name="virtual instrument starts", daemon=True)
+        self._starter.start()
+        values = [entry.value for entry in ENTRIES.values()]
+        self._publisher = Publisher(self, self.read_values, self.state_and_status, self._log, values)
+        self._publisher.start()
+
+    def _begin(self) -> None:
+        try:
+            file = self.ConfigFile or os.environ.get("BALDR_CONFIG", "") or shipped_config()
+            state = os.environ.get("BALDR_STATE", "")
+            config = load_runtime(Path(file), state=Path(state) if state else None)
+            with ExitStack() as stack:
+                instrument = VirtualInstrument(config)
+                stack.enter_context(instrument)
+                servers = stack.enter_context(ControlServers.of(instrument, config))
+                self._stack = stack.pop_all()
+            self._source = Source(instrument, servers.stages)
+            beams = ",".join(map(str, config.beams))
+            text = f"beams {beams} at {instrument.rate_hz:g} Hz, {servers.places()}"
+            self._log.info("virtual instrument: %s", text)
+            self._announce(f"ready: {text}")
+        except Exception as error:
+            self._failure = describe(error)
+            self._log.error("%s", self._failure, exc_info=not isinstance(error, BaldrError))
+            self._announce(f"fault: {self._failure}")
+
+    def _announce(self, text: str) -> None:
+        if self.announce:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+    def delete_device(self) -> None:
+        """Take everything down in reverse order."""
+        publisher, self._publisher = self._publisher, None
+        starter, self._starter = self._starter, None
+        if publisher is not None:
+            publisher.ask_to_stop()
+        # The publisher may be waiting for the monitor that this thread holds.
+        with AutoTangoAllowThreads(self):
+            if publisher is not None:
+                publisher.join(STOP_S)
+            if starter is not None:
+                starter.join()
+            self._source = None
+            stack, self._stack = self._stack, None
+            if stack is not None:
+                stack.close()
+        if self._bridge is not None:
+            logs.detach(self._log, self._bridge)
+            self._bridge = None
+        super().delete_device()
+
+    def state_and_status(self) -> tuple[DevState, str]:
+        """Return the Tango state at this moment and the text that explains it."""
+        source = self._source
+        if self._failure:
+            return DevState.FAULT, tango_text(f"FAULT: {self._failure}\nInit tries again")
+        if source is None:
+            return DevState.INIT, "INIT: starting; compiling, the first time"
+        if not source.instrument.is_running:
+            return DevState.FAULT, "FAULT: the thread of the virtual instrument has ended; Init tries again"
+        if source.instrument.silent:
+            return DevState.STANDBY, "STANDBY: no frames; the mirrors are served"
+        return DevState.RUNNING, f"RUNNING: frames at {source.instrument.rate_hz:g} Hz"
+
+    def dev_state(self) -> DevState:
+        """Answer a client: the state is never older than the question."""
+        return self.state_and_status()[0]
+
+    def dev_status(self) -> str:
+        """Answer a client: the text that belongs to the state."""
+        return self.state_and_status()[1]
+
+    def read_values(self, names: Iterable[str]) -> Mapping[str, Any]:
+        """Return the current values of the named ones; None for those that there are not."""
+        source = self._source
+        return {name: None if source is None else ENTRIES[name].get(source) for name in names}
+
+    def read_value(self, value: Value) -> Any:
+        """Return the current value of one attribute, for a client."""
+        ready = on_the_wire(value, self.read_values([value.name])[value.name])
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.notice_read(value.name, ready)
+        return ready
+
+    def write_value(self, entry: Entry, given: Any) -> None:
+        """Set one value, on behalf of a client."""
+        try:
+            source = self._source
+            if source is None or entry.set is None:
+                raise StateError(f"{entry.value.name}: there is no instrument: {self._failure or 'starting'}")
+            entry.set(source, given)
+            self._log.info("%s = %s", entry.value.name, given)
+        except Exception as error:
+            raise_failure(error, f"{entry.value.name} of {self.get_name()}")
+        finally:
+            publisher = self._publisher
+            if publisher is not None:
+                publisher.wake()

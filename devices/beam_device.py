@@ -18,6 +18,7 @@ from baldr_tango.errors import BaldrError, StateError
 from baldr_tango.interface import VALUES, Command, Value
 from devices import logs
 from devices.attributes import attribute_members, neutral, on_the_wire
+from devices.callers import caller
 from devices.commands import arguments_of, command_members
 from devices.failures import describe, raise_failure
 from devices.properties import beam_number, beam_settings, property_members
@@ -154,7 +155,7 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
 
     def run_command(self, entry: Command, given: Any) -> Any:
         """Run a command through the one door, on behalf of the client that is calling."""
-        source = self._client()
+        source = caller(self)
         try:
             service = self._service
             if service is None:
@@ -167,15 +168,6 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             raise_failure(error, f"{entry.tango_name} of {self.get_name()}")
         finally:
             self._wake()
-
-    def _client(self) -> str:
-        client = self.get_client_ident()
-        if client is None:
-            return "tango"
-        place = client.client_ip.removeprefix("giop:tcp:")
-        return (
-            f"tango process {client.client_pid} on {'this host' if place.startswith('giop:unix') else place}"
-        )
 
     def _wake(self) -> None:
         publisher = self._publisher

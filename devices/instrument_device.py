@@ -23,6 +23,7 @@ from baldr_tango.interface import Command, Value
 from devices import logs
 from devices.attributes import attribute_members, on_the_wire
 from devices.beam_link import BeamLink, ask
+from devices.callers import caller
 from devices.cli.beams import BeamClient, Report
 from devices.failures import describe, raise_failure
 from devices.instrument_commands import (
@@ -179,7 +180,7 @@ class BaldrInstrument(Device, _Members):  # type: ignore[misc, valid-type]
     def _run(self, request: Request) -> str:
         numbers = ", ".join(map(str, request.beams))
         if not request.entry.waits:
-            self._log.info("command %s for beams %s", request.entry.name, numbers)
+            self._log.info("command %s for beams %s from %s", request.entry.name, numbers, caller(self))
         with AutoTangoAllowThreads(self):
             # Reads and events go on while the beams are waited for.
             outcomes = ask(self._links, request, self._timeout_s)

@@ -24,6 +24,7 @@ from devices.cli.deployment import Deployment, missing_calibrations
 from devices.cli.isolation import isolated, temporary_directory
 from devices.cli.runfile import RunFile
 from devices.cli.table import beam_table, plain_line, problems
+from devices.server import instrument_device
 
 if TYPE_CHECKING:
     from baldr_tango.simulator.truth import TruthMeans, TruthReader
@@ -137,6 +138,7 @@ class _Run:
         )
         _say(self.console, "how to reach it:")
         _say(self.console, f"  Tango       TANGO_HOST={host}  {'  '.join(b.tango_device for b in beams)}")
+        _say(self.console, f"              {instrument_device(config)}  all beams as one")
         _say(self.console, f"  commander   {'  '.join(b.commander_endpoint for b in beams)}")
         _say(self.console, f"  camera, MDS {config.endpoints.camera}  {config.endpoints.mds}")
         _say(self.console, f"  telemetry   {config.telemetry.directory} ('baldr telemetry on' records)")

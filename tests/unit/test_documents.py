@@ -19,6 +19,7 @@ from baldr_tango.interface import VALUES
 from baldr_tango.telemetry import TelemetryFile
 from devices import server
 from devices.cli.main import parser as baldr_parser
+from devices.instrument_values import INSTRUMENT_VALUES
 from legacy_zmq import client, instrument
 from legacy_zmq.protocol import parse
 
@@ -136,7 +137,8 @@ def test_the_quick_start_is_two_commands() -> None:
 
 @each_page
 def test_python_fits_the_interfaces(page: Path) -> None:
-    ours = {*(c.tango_name for c in COMMANDS), *(v.name for v in VALUES), "State", "Status", "Init"}
+    values = {value.name for value in (*VALUES, *INSTRUMENT_VALUES)}
+    ours = {*(c.tango_name for c in COMMANDS), *values, "for_beams", "State", "Status", "Init"}
     known = {
         "DeviceProxy": {*dir(DeviceProxy), *ours},
         "TelemetryFile": set(dir(TelemetryFile)),

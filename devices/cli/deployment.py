@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import tango
 
 from baldr_tango.configuration.runtime import RuntimeConfig
 from baldr_tango.errors import BackendError
+from devices import simulator_server
 from devices.cli.beams import BeamClient, clients
 from devices.database import DEFAULT_PORT, EmbeddedDatabase, open_database, port_is_free, register_devices
 from devices.failures import describe
@@ -80,10 +80,17 @@ class Deployment:
 
     def start_instrument(self) -> None:
         """Start the virtual instrument and wait until it posts frames."""
-        child = self._start("virtual instrument", "simulator.log", self._module("legacy_zmq.instrument"))
-        self._wait(child, "the virtual instrument was not ready", lambda: "ready:" in child.tail(5))
-        ready = next(line for line in child.tail(5).splitlines() if "ready:" in line)
-        self._say(f"virtual instrument {ready.strip()}")
+        instance = self.config.instrument.server_instance
+        server = f"{simulator_server.SERVER}/{instance}"
+        device = simulator_server.simulator_device(self.config)
+        database = open_database(self.tango_host)
+        for added in register_devices(database, server, simulator_server.DEVICE_CLASS, [device]):
+            self._say(f"registered {added} for {server}")
+        command = python_module("devices.simulator_server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
+        child = self._start("virtual instrument", "simulator.log", command, self._environment())
+        self._wait(child, "the virtual instrument was not ready", lambda: _said(child, "ready:") != "")
+        self._say(f"virtual instrument {_said(child, 'ready:')}")
+        self._say(f"virtual instrument: device {device}")
 
     def start_server(self) -> None:
         """Register the devices that are missing, start the device server, wait for its beams."""
@@ -95,13 +102,8 @@ class Deployment:
         added += register_devices(database, server, INSTRUMENT_CLASS, [instrument_device(self.config)])
         if added:
             self._say(f"registered {', '.join(added)} for {server}")
-        environment = {
-            "TANGO_HOST": self.tango_host,
-            "BALDR_CONFIG": str(self.config.file),
-            "BALDR_STATE": str(self.config.instrument.state),
-        }
         command = python_module("devices.server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
-        child = self._start("device server", "server.log", command, environment)
+        child = self._start("device server", "server.log", command, self._environment())
         self.beams = clients(self.config, self.tango_host)
         self._wait(child, "the beams were not ready", self._beams_are_ready, self._what_beams_do)
         self._say(f"device server {server}: {len(devices)} beams ready")
@@ -138,9 +140,12 @@ class Deployment:
         steps = (r.status.strip().splitlines()[-1] if r.is_reachable else "server starts" for r in reports)
         return "; ".join(f"beam {r.beam}: {step}" for r, step in zip(reports, steps, strict=True))
 
-    def _module(self, name: str) -> list[str]:
-        options = ["--config", str(self.config.file), "--state", str(self.config.instrument.state)]
-        return python_module(name, *options, "--with-parent", str(os.getpid()))
+    def _environment(self) -> dict[str, str]:
+        return {
+            "TANGO_HOST": self.tango_host,
+            "BALDR_CONFIG": str(self.config.file),
+            "BALDR_STATE": str(self.config.instrument.state),
+        }
 
     def _start(
         self, name: str, log: str, command: Sequence[str], environment: dict[str, str] | None = None
@@ -180,6 +185,16 @@ class Deployment:
                 self._say(f"  {told - begin:3.0f} s: {progress()}")
             self.check()
             deadline.pause(child, 0.1)
+
+
+def _said(child: ChildProcess, word: str) -> str:
+    """Return the line of the virtual instrument that begins with `word`; raise when it could not start."""
+    for line in child.tail(20).splitlines():
+        if line.strip().startswith("fault:"):
+            raise BackendError(f"virtual instrument: {line.strip().removeprefix('fault:').strip()}")
+        if line.strip().startswith(word):
+            return line.strip()
+    return ""
 
 
 def missing_calibrations(config: RuntimeConfig) -> dict[int, Path]:

@@ -14,6 +14,7 @@ from typing import Final
 from devices import pages
 from devices.instrument_page import instrument_page
 from devices.pages import WRITE_COMMAND
+from devices.simulator_page import simulator_page
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "commands.md": pages.commands_page,
@@ -25,6 +26,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "properties.md": pages.properties_page,
     "states.md": pages.states_page,
     "instrument.md": instrument_page,
+    "simulator.md": simulator_page,
 }
 """Every reference page by file name."""
 

@@ -80,9 +80,10 @@ def test_samples_show_the_shape_that_they_are_filed_under(virtual: VirtualBeam) 
         samples = np.array(probe["samples"])
         assert samples.shape == (6, 140)
         expected = amplitude * matrix[2 + actuator]
-        # Every single frame shows it: none was taken before the mirror had moved.
+        # Every single frame shows it: none was taken before the mirror had moved, which would be wrong by
+        # 100 % or more. The sensor is not linear: at 70 nm it answers 10 % off its slope.
         for sample in samples:
-            assert np.linalg.norm(sample - expected) < 0.1 * np.linalg.norm(expected)
+            assert np.linalg.norm(sample - expected) < 0.3 * np.linalg.norm(expected)
     virtual.wait_frames(3)
     assert not virtual.command().any()
 

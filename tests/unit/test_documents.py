@@ -20,6 +20,7 @@ from baldr_tango.telemetry import TelemetryFile
 from devices import server
 from devices.cli.main import parser as baldr_parser
 from devices.instrument_values import INSTRUMENT_VALUES
+from devices.simulator_values import ENTRIES
 from legacy_zmq import client, instrument
 from legacy_zmq.protocol import parse
 
@@ -137,7 +138,7 @@ def test_the_quick_start_is_two_commands() -> None:
 
 @each_page
 def test_python_fits_the_interfaces(page: Path) -> None:
-    values = {value.name for value in (*VALUES, *INSTRUMENT_VALUES)}
+    values = {value.name for value in (*VALUES, *INSTRUMENT_VALUES)} | set(ENTRIES)
     ours = {*(c.tango_name for c in COMMANDS), *values, "for_beams", "State", "Status", "Init"}
     known = {
         "DeviceProxy": {*dir(DeviceProxy), *ours},

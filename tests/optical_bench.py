@@ -101,8 +101,8 @@ class LinearBench:
         out = np.empty(self._image.size, dtype=np.int32)
         d = self.detector
         expose(
-            self._image, d.dark[0], float(d.flux[0]), 1.0, float(d.read_noise[0]), d.electrons_per_adu, d.normals,
-            random_place(d.dice, 0, 40000), out,
+            self._image, d.dark[0], float(d.flux[0]), 1.0, float(d.read_noise[0]), d.electrons_per_adu,
+            d.normals, random_place(d.dice, 0, 40000), out,
         )  # fmt: skip
         return out
 

@@ -367,7 +367,7 @@ class SimulatorSettings:
     )
     quirk_cli_delay_s: float = key(
         0.0,
-        "Rehearsal of a habit: time that the camera's command line takes, nothing else is answered meanwhile.",
+        "Rehearsal of a habit: time that the camera's command line takes; nothing else is answered then.",
         unit="s",
         minimum=0,
         maximum=10,

@@ -91,6 +91,7 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     "baldr-server": lambda words: server.parser().parse_args(words),
     "baldr-simulator": lambda words: instrument._parser().parse_args(words),
     "BaldrRTC": lambda words: None,
+    "BaldrSimulator": lambda words: None,
 }
 
 

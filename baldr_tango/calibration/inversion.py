@@ -59,16 +59,20 @@ def zonal_reconstructor(response: FloatArray, visibility: FloatArray, usable: Bo
     return np.diag(np.where(usable, visibility / safe, 0.0))
 
 
-def zonal_shapes(usable: BoolArray, tip_tilt: FloatArray, project: bool) -> FloatArray:
+def without_tip_tilt(usable: BoolArray, tip_tilt: FloatArray) -> FloatArray:
+    """Projector (140, 140) that takes tip and tilt out of the usable actuators and leaves the others."""
+    projector = np.eye(N_ACTUATORS)
+    used = np.flatnonzero(usable)
+    basis, _ = np.linalg.qr(tip_tilt[ACTUATOR_INDEX[used]])
+    projector[np.ix_(used, used)] -= basis @ basis.T
+    return projector
+
+
+def zonal_shapes(projector: FloatArray) -> FloatArray:
     """Shape of each zonal mode on the DM map, (144, 140).
 
-    With `project`, tip and tilt are taken out of the modes that are in use, so that the high-order loop
-    leaves them to the low-order loop; over the actuators in use, so that no other one moves.
+    projector : (140, 140) what of a pattern of actuators may reach the mirror; corners stay zero.
     """
     shapes = np.zeros((N_GRID, N_ACTUATORS))
-    shapes[ACTUATOR_INDEX, np.arange(N_ACTUATORS)] = 1.0
-    if project:
-        used = np.flatnonzero(usable)
-        basis, _ = np.linalg.qr(tip_tilt[ACTUATOR_INDEX[used]])
-        shapes[np.ix_(ACTUATOR_INDEX[used], used)] -= basis @ basis.T
+    shapes[ACTUATOR_INDEX] = projector
     return shapes

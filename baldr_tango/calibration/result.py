@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.calibration.geometry import PixelMasks
-from baldr_tango.calibration.inversion import usable_actuators, zonal_reconstructor, zonal_shapes
+from baldr_tango.calibration.inversion import (
+    usable_actuators,
+    without_tip_tilt,
+    zonal_reconstructor,
+    zonal_shapes,
+)
 from baldr_tango.configuration.calibration import Calibration
 from baldr_tango.names import N_ACTUATORS, N_GRID
 
@@ -64,7 +69,8 @@ def calibration_of(
     """Turn a measurement into a calibration; see `ProcedureSettings` for the arguments.
 
     The low-order reconstructor is the pseudo-inverse of the response to tip and tilt; the high-order one is
-    diagonal, 1 / response of each actuator in the pupil.
+    1 / response of each actuator in the pupil, with `project_tip_tilt` followed by the removal of tip and
+    tilt, which are the low-order loop's.
 
     Raises
     ------
@@ -74,8 +80,11 @@ def calibration_of(
     matrix = measurement.interaction_matrix()
     response = np.diag(matrix[modes:])
     usable = usable_actuators(response, measurement.visibility, least_response)
-    high = zonal_reconstructor(response, measurement.visibility, usable)
-    shapes = zonal_shapes(usable, measurement.mode_shapes, project_tip_tilt)
+    # Out of the errors as well as out of the shapes: an integrator must not collect what never reaches the
+    # mirror, or it runs into its limit.
+    projector = without_tip_tilt(usable, measurement.mode_shapes) if project_tip_tilt else np.eye(N_ACTUATORS)
+    high = projector @ zonal_reconstructor(response, measurement.visibility, usable)
+    shapes = zonal_shapes(projector)
     masks = measurement.masks
     rows, columns = masks.pupil.shape
     pixels = rows * columns

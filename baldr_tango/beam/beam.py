@@ -37,7 +37,7 @@ from baldr_tango.interface import status_names
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.names import LoopState, RtcState
 from baldr_tango.peers import CameraClient, MdsClient
-from baldr_tango.rtc import RealTimeLoop
+from baldr_tango.rtc import RealTimeLoop, lock_memory
 from baldr_tango.telemetry import TelemetryWriter
 from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.telemetry.writer import TelemetryStatus
@@ -117,6 +117,8 @@ class Beam:
         if self._starter is not None and self._starter.is_alive():
             return
         self._closing.clear()
+        if self.settings.realtime.lock_memory:
+            lock_memory(self.log)
         self.judgement.start()
         self._camera = CameraClient(self.settings.camera_endpoint, self.settings.camera_timeout_s)
         self._mds = MdsClient(self.settings.mds_endpoint, self.settings.timeout_s)

@@ -15,6 +15,8 @@ from baldr_tango.configuration.settings import RealtimeSettings
 _MCL_CURRENT: Final = 1
 _MCL_FUTURE: Final = 2
 _MCL_ONFAULT: Final = 4
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_MAX: Final = -4
 
 _warned: set[str] = set()
 
@@ -28,8 +30,15 @@ def _warn_once(log: logging.Logger, text: str) -> None:
 
 @functools.cache
 def _lock_memory() -> int:
-    """Lock the process once: each call walks all its memory while page faults of running loops wait."""
+    """Lock the process once: each call walks all its memory while page faults of running loops wait.
+
+    For the same reason freed memory is kept: returning a large block to the system takes milliseconds
+    when it is locked, and every wait for a frame stands still meanwhile.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0:
         return 0
     return ctypes.get_errno()

@@ -97,10 +97,13 @@ class _Run:
         if not options.open:
             deployment.close_loops()
             _say(self.console, "loops closed")
-        self._watch(SETTLE_S, quiet=True)
-        for reader in self.truth.values():
-            reader.restart()
-        reports = self._show()
+        try:
+            self._watch(SETTLE_S, quiet=True)
+            for reader in self.truth.values():
+                reader.restart()
+            reports = self._show()
+        except KeyboardInterrupt:
+            reports, _ = self._look()
         return self._summary(reports)
 
     def _calibrate(self) -> None:

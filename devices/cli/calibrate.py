@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +19,31 @@ from devices.cli.connect import configuration
 def run(options: argparse.Namespace) -> int:
     """Calibrate the chosen beams."""
     console = Console(highlight=False)
-    files = calibrate_beams(configuration(options), options.beam, ProgressLines(console))
+    config = configuration(options)
+    for beam in options.beam or config.beams:
+        kept = keep_previous(config.for_beam(beam).calibration_file)
+        if kept is not None:
+            console.print(
+                f"beam {beam}: the present calibration is kept as {kept}", markup=False, soft_wrap=True
+            )
+    files = calibrate_beams(config, options.beam, ProgressLines(console))
     for beam, path in files.items():
         console.print(f"beam {beam}: {path}", markup=False, soft_wrap=True)
     return 0
+
+
+def keep_previous(file: Path) -> Path | None:
+    """Copy a calibration file beside itself, named after its date; None when there is none.
+
+    A calibration of the instrument takes an evening; measuring anew must not cost the old one.
+    """
+    if not file.is_file():
+        return None
+    written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+    copy = file.with_name(f"{file.stem}_{written:%Y-%m-%dT%H-%M-%S}{file.suffix}")
+    if not copy.exists():
+        shutil.copy2(file, copy)
+    return copy
 
 
 def calibrate_beams(

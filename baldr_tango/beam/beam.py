@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from baldr_tango import __version__
-from baldr_tango.bases import Basis
+from baldr_tango.bases import Basis, load_bases
 from baldr_tango.beam.automation import Automation, limits_in_force
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.changes import APPLY_TIMEOUT_S
@@ -131,6 +131,8 @@ class Beam:
 
     def _start(self) -> None:
         try:
+            if self.settings.loop.basis_file:
+                self.bases = load_bases(self.settings.loop.basis_file)
             self.load(self.settings.calibration_file, self.settings.mask)
         except BaldrError as error:
             self._failure = str(error)

@@ -51,7 +51,7 @@ class Interaction:
         RequestError : there is no such basis, or the path cannot be used.
         StateError : another job is running.
         """
-        found = find_basis(basis, getattr(self._beam, "bases", {}))
+        found = find_basis(basis, self._beam.bases)
         if modes is not None and modes > found.n_modes:
             raise RequestError(f"basis {basis}: {found.n_modes} modes, {modes} are asked for")
         shapes = np.array(found.modes[:modes])

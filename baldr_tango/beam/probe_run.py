@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from baldr_tango.bases import find_basis
+from baldr_tango.bases import Basis, find_basis
 from baldr_tango.beam.interaction_files import chosen_path, write_whole
 from baldr_tango.beam.jobs import Job, JobControl, JobResult
 from baldr_tango.beam.probe_methods import Aberration
@@ -86,11 +86,13 @@ def probe_plan(
     samples: int,
     dead_time_ms: float = -1.0,
     method: str = "",
+    bases: Mapping[str, Basis] | None = None,
 ) -> ProbePlan:
     """Check a sequence.
 
     Parameters
     ----------
+    bases : loaded from a file, which go before the generated ones
     fields : telemetry fields; None, or "all" as the only one: those of the legacy table
 
     Raises
@@ -99,7 +101,7 @@ def probe_plan(
     """
     if state not in (OPEN, CLOSED):
         raise RequestError("Invalid state (use 'OL' or 'CL')", state=state)
-    found = find_basis(basis, {})
+    found = find_basis(basis, bases or {})
     maps = []
     for index, amplitude in aberrations:
         if not 0 <= index < found.n_modes:

@@ -71,6 +71,7 @@ def probe_interaction_data(
         _fields(given.get("field")),
         positive_integer(name, "N", given["N"], 1, MOST_SAMPLES),
         _dead_time(name, given),
+        bases=beam.bases,
     )
     wants_file = "outfile" in given or not plan.is_single
     outfile = text(name, "outfile", given.get("outfile", "")) if wants_file else None
@@ -103,6 +104,7 @@ def run_probe_method(beam: Beam, method_name: Any = None, path: Any = None) -> J
         chosen.samples,
         _dead_time(name, given),
         chosen_name,
+        bases=beam.bases,
     )
     return start_probing(beam, plan, text(name, "path", given.get("path", "")), name)
 

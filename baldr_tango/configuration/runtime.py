@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class RuntimeConfig:
             calibration_file=resolve(calibration.file),
             mask=calibration.mask,
             mode=calibration.mode,
-            loop=replace(self.loop, **own.get("loop", {})),
+            loop=_with_basis_file(replace(self.loop, **own.get("loop", {})), resolve),
             control_lo=replace(self.control_lo, **own.get("control_lo", {})),
             control_ho=replace(self.control_ho, **own.get("control_ho", {})),
             limits=replace(self.limits, **own.get("limits", {})),
@@ -177,6 +177,11 @@ class RuntimeConfig:
             runtime_file=self.file,
             runtime_sha256=self.sha256,
         )
+
+
+def _with_basis_file(loop: LoopSettings, resolve: Callable[[str], Path]) -> LoopSettings:
+    """Make the path of the basis file absolute, if there is one."""
+    return replace(loop, basis_file=str(resolve(loop.basis_file))) if loop.basis_file else loop
 
 
 def load_runtime(path: str | Path, *, state: Path | None = None) -> RuntimeConfig:
@@ -254,6 +259,7 @@ def _resolved(config: RuntimeConfig) -> RuntimeConfig:
         instrument=replace(config.instrument, state=state),
         streams=replace(config.streams, directory=directory),
         calibration=replace(config.calibration, file=resolve(config.calibration.file)),
+        loop=_with_basis_file(config.loop, resolve),
         telemetry=replace(config.telemetry, directory=resolve(config.telemetry.directory)),
     )
 

@@ -110,6 +110,11 @@ class LoopSettings:
         " through the measured line I2rms_sec of the calibration.",
         choices=("residual", "secondary"),
     )
+    basis_file: str = key(
+        "",
+        "FITS file of DM bases, with extensions BASIS:<name>; they go before the generated ones of that name."
+        " Empty: only those.",
+    )
     snr_frames: int = key(
         1000,
         "Frames over which the signal-to-noise ratio is estimated.",

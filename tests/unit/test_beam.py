@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from baldr_tango.bases import Basis, write_bases
 from baldr_tango.beam import TRANSITIONS, after
 from baldr_tango.beam.readings import READERS
 from baldr_tango.commands import COMMANDS, execute
-from baldr_tango.configuration.settings import ControlSettings, LimitSettings
+from baldr_tango.configuration.settings import ControlSettings, LimitSettings, LoopSettings
 from baldr_tango.errors import ConfigError, RequestError, StateError
 from baldr_tango.interface import VALUES, status_names
 from baldr_tango.kernels import loop_data as d
@@ -190,5 +192,25 @@ def test_a_beam_without_calibration_says_so_and_recovers(tmp_path: Path) -> None
             bench.ask("close_all")
         bench.ask("readBDRConfig", str(good))
         bench.wait_running()
+    finally:
+        bench.end()
+
+
+def test_bases_of_a_file_go_before_the_generated_ones(tmp_path: Path) -> None:
+    pytest.importorskip("astropy")
+    shapes = np.zeros((1, 144))
+    shapes[0, 20] = 1.0
+    write_bases(tmp_path / "bases.fits", [Basis("zonal", shapes)])
+    loop = LoopSettings(ring_frames=256, basis_file=str(tmp_path / "bases.fits"))
+    with BeamBench(tmp_path, loop=loop) as bench:
+        assert bench.beam.bases["zonal"].n_modes == 1
+
+
+def test_a_basis_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    bench = BeamBench(tmp_path, loop=LoopSettings(ring_frames=256, basis_file=str(tmp_path / "none.fits")))
+    try:
+        bench.beam.start()
+        assert bench.beam.wait_until(lambda state: bool(state.fault), 30.0)
+        assert "none.fits" in bench.beam.state().fault
     finally:
         bench.end()

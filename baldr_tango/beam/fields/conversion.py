@@ -79,7 +79,8 @@ class Domain:
         lowest = lowest if self.minimum is None else self.minimum
         highest = highest if self.maximum is None else self.maximum
         if not lowest <= value <= highest:
-            raise UnfitError(f"expected {lowest:g} to {highest:g}, found {_shown(value)}")
+            least = f"{lowest:g}" if lowest == 0 or abs(lowest) > 1e-300 else "more than 0"
+            raise UnfitError(f"expected {least} to {highest:g}, found {_shown(value)}")
         return int(value) if self.kind in INTEGERS else float(value)
 
     def _array(self, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-unit test-system lint format docs bench clean setup-run setup-test
+.PHONY: help run test test-unit test-system lint format docs bench endurance clean setup-run setup-test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,9 +40,10 @@ docs: setup-test ## write docs/reference anew
 	$(BIN)/python -m devices.manual
 
 bench: setup-test ## measure the loop on this machine
-	@found=; for file in benchmarks/*.py; do \
-	    if [ -f "$$file" ]; then found=yes; echo "$$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; fi; \
-	done; [ -n "$$found" ] || echo "there is nothing in benchmarks/"
+	$(BIN)/python benchmarks/bench_frame.py $(ARGS)
+
+endurance: setup-test ## the existing clients' habits beside everything else, for an hour
+	$(BIN)/python benchmarks/endurance.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and build products of this checkout
 	[ ! -f $(VENV)/.made-for ] || rm -rf $(VENV)

@@ -322,7 +322,7 @@ class RealTimeLoop:
                 control,
                 self.arrays.parameters,
                 self.arrays.state,
-                _io(self.arrays, handles, idle[:0]),
+                buffers(self.arrays, handles, idle[:0]),
                 self.arrays.ring_arrays,
             )
         self._log.info("kernels ready after %.1f s", time.monotonic() - began)
@@ -337,7 +337,11 @@ class RealTimeLoop:
         return int(load_acquire(self.arrays.control, d.ADOPTED))
 
 
-def _io(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArray[np.int64]) -> d.Io:
+def buffers(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArray[np.int64]) -> d.Io:
+    """Allocate what frames and commands pass through.
+
+    handles : see `loop_data`; dm_semaphores : addresses of those that each command posts
+    """
     pixel_words = (arrays.n_pixels * 4 + 7) // 8
     frame_words = np.zeros(d.HEADER_WORDS + pixel_words, dtype=np.int64)
     dm_words = np.zeros(d.COUNTS_WORDS + arrays.n_grid, dtype=np.int64)
@@ -375,7 +379,7 @@ def build_io(arrays: LoopArrays, camera: Stream, channel: Stream, combined: Stre
     handles[d.TRIGGER_SEMAPHORE] = combined.semaphores[semaphore].address
     handles[d.WAIT_NS] = WAIT_NS
     posted = [*channel.semaphores, *([channel.log_semaphore] if channel.log_semaphore else [])]
-    io = _io(arrays, handles, np.array([s.address for s in posted], dtype=np.int64))
+    io = buffers(arrays, handles, np.array([s.address for s in posted], dtype=np.int64))
     # The command buffer mirrors the channel's file from cnt0 on, so that one call writes flag and data.
     header = np.frombuffer(channel.header().tobytes(), dtype=np.int64)
     io.dm_words[: d.COUNTS_WORDS] = header[d.COUNTS_OFFSET // 8 :]

@@ -10,6 +10,7 @@ import pytest
 
 from baldr_tango.errors import BackendError, StateError
 from baldr_tango.names import LoopState
+from tests.harness import wait_for
 from tests.virtual_beam import VirtualBeam
 
 
@@ -52,6 +53,7 @@ def test_the_dark_is_measured_without_light_and_the_light_comes_back(
         virtual.ask("acquire_dark")
     virtual.beam.set_loops(lo=LoopState.OPEN)
     assert virtual.ask("acquire_dark", {"settle_s": 60.0, "wait": False})["pending"] is True
+    wait_for(lambda: lamp.told[-1] == "off SBB", 10.0, "a lamp that is off")
     assert virtual.ask("job_cancel")["state"] == "cancelled"
     assert lamp.told[-2:] == ["off SBB", "on SBB"]
     monkeypatch.setattr(virtual.beam, "send_mds", Lamp(virtual, broken=True))

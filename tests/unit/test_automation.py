@@ -184,7 +184,12 @@ def test_a_beam_closes_and_opens_by_itself_and_leaves_an_operator_alone(
     bench.ask("open_all")
     feed_until(bench, lambda: bench.beam.automation.is_suspended)
     assert "suspended" in bench.beam.read(["automation"])["automation"]
-    told = [record.getMessage() for record in caplog.records if "automation: loops" in record.getMessage()]
-    assert [text.split()[2] for text in told] == ["closed", "opened", "closed", "were"]
+
+    def told() -> list[str]:
+        texts = [record.getMessage() for record in caplog.records]
+        return [text.split()[2] for text in texts if "automation: loops" in text]
+
+    wait_for(lambda: len(told()) >= 4, what="the word about the operator")
+    assert told() == ["closed", "opened", "closed", "were"]
     bench.ask("set_automation", {"auto_open": True})
     feed_until(bench, lambda: bench.beam.state().lo == LoopState.CLOSED)

@@ -8,8 +8,10 @@ import math
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from datetime import datetime, timezone
+from typing import Any, Final, Protocol
 
+from legacy_zmq.virtual_eso import EsoCommands
 from legacy_zmq.virtual_stages import MASKS, VirtualStages
 
 __all__ = ["MASKS", "VirtualMds", "VirtualOptics"]
@@ -17,6 +19,7 @@ __all__ = ["MASKS", "VirtualMds", "VirtualOptics"]
 log = logging.getLogger(__name__)
 
 _LAMPS: Final = ("SBB", "SRL", "SGL")
+_MAX_UM: Final = 1e6
 _OTHER_AXES: Final = re.compile(r"(BDS|BTT|BTP|BOTT|BOTP|BLF|SSF)[1-4]|BFO|SSS")
 _NO_MATCH: Final = (
     "NACK: asgard_alignment.MultiDeviceServer argument after * must be an iterable, not NoneType"
@@ -42,7 +45,7 @@ class VirtualOptics(Protocol):
 
 
 class VirtualMds:
-    """Answers MDS custom commands; a move is acknowledged when it begins.
+    """Answers MDS custom commands and ESO commands; a move is acknowledged when it begins.
 
     Each mask has its place on the stage of its beam; the frames show the phase mask while any of them
     is within reach of the beam.
@@ -56,6 +59,7 @@ class VirtualMds:
     def __init__(self, optics: VirtualOptics, mask: str = "H3", stages: VirtualStages | None = None) -> None:
         self._optics = optics
         self.stages = stages or VirtualStages(optics.beams, optics.move_mask, mask)
+        self._eso = EsoCommands(self)
         self._lock = threading.Lock()
         self._lamps = dict.fromkeys(_LAMPS, False) | {"SBB": True}
         self._commands: dict[str, tuple[int, int, Callable[..., str]]] = {
@@ -81,17 +85,24 @@ class VirtualMds:
         }
 
     def answer(self, payload: bytes, source: str = "") -> bytes:
-        """Answer one request; the reply ends with a newline."""
-        text = payload.decode("utf-8", "replace").strip(" \t\r\n\0")
+        """Answer one request; the reply ends with a newline, that to an ESO command with NUL and newline.
+
+        The real server ends on an empty message and on some custom commands; none ends this one.
+        """
+        message = payload.decode("utf-8", "replace")
+        text = message.strip(" \t\r\n\0")
         with self._lock:
-            return f"{self._reply(text)}\n".encode()
+            if not text or text[0].islower() or text[0] == "!":
+                reply = self._reply(text)
+            else:
+                reply = self._eso.answer(message, datetime.now(timezone.utc))
+            return f"{reply}\n".encode()
 
     def _reply(self, text: str) -> str:
         if text.startswith("!"):
             return "NACK: Are you using old custom commands?"
-        if not text or not text[0].islower():
-            # The real server ends here on an empty message, and reads anything else as ESO JSON.
-            return "NACK: the virtual instrument knows custom commands only"
+        if not text:
+            return "NACK: empty message"
         name, *words = text.split()
         fewest, most, command = self._commands.get(name, (0, 0, None))
         if command is None:
@@ -111,10 +122,13 @@ class VirtualMds:
     def _switch(self, lamp: str, on: bool) -> str:
         if lamp not in self._lamps:
             raise KeyError(lamp)
+        self._set_lamp(lamp, on)
+        return "ACK"
+
+    def _set_lamp(self, lamp: str, on: bool) -> None:
         self._lamps[lamp] = on
         if lamp == "SBB":
             self._optics.set_lamp(on)
-        return "ACK"
 
     def _move_to(self, axis: str, um: str, origin: float = 0.0) -> str:
         self.stages.position(axis)  # refuses an axis that does not move
@@ -157,13 +171,50 @@ class VirtualMds:
             return []
         return [f"BMX{stage[1]}", f"BMY{stage[1]}"] if name.startswith("p") else [name]
 
+    def device_names(self) -> list[str]:
+        """Name what ESO commands act on: axes and stages of the phase masks, lamps."""
+        stages = [f"{kind}{beam}" for beam in self._optics.beams for kind in ("BMX", "BMY", "phasemask")]
+        return [*stages, *_LAMPS]
+
+    def semaphore(self, device: str) -> str:
+        """Name what devices share that do not move at the same time: the stage of a beam."""
+        return device if device in _LAMPS else device[-1]
+
+    def prepare(self, device: str, keyword: str, value: Any) -> Callable[[], None]:
+        """Return what sets `device` up; `ValueError` for a keyword or value that it does not take."""
+        match keyword:
+            case "ST" if device in _LAMPS and value in ("T", "F"):
+                return lambda: self._set_lamp(device, value == "T")
+            case "NAME" if device.startswith("phasemask") and value in MASKS:
+                return lambda: self.stages.move_to_mask(self._beam(device), value)
+            case "ENC" | "ENCREL" if device.startswith("BM"):
+                um = _micrometres(device, value)
+                if keyword == "ENC":
+                    return lambda: self.stages.move_to(device, um)
+                return lambda: self.stages.move_to(device, self.stages.position(device) + um)
+        raise ValueError(
+            f"{device}.{keyword}: found {value!r}, expected ST T or F of a lamp, "
+            f"NAME of a phase mask ({', '.join(MASKS)}), ENC or ENCREL of an axis in um"
+        )
+
+    def is_moving(self, device: str) -> bool:
+        """Tell whether a device is on its way."""
+        return any(map(self.stages.is_moving, self._axes(device)))
+
+    def encoder(self, device: str) -> float:
+        """Position of an axis [um]."""
+        return self.stages.position(device)
+
+    def halt(self, device: str) -> None:
+        """Stop a device where it is."""
+        for axis in self._axes(device):
+            self.stages.stop(axis)
+
     def _state(self, name: str) -> str:
-        moving = any(map(self.stages.is_moving, self._axes(name)))
-        return self._known(name, "MOVING" if moving else "READY")
+        return self._known(name, "MOVING" if self.is_moving(name) else "READY")
 
     def _stop(self, name: str) -> str:
-        for axis in self._axes(name):
-            self.stages.stop(axis)
+        self.halt(name)
         return self._known(name, "ACK")
 
     def _health(self) -> str:
@@ -195,3 +246,13 @@ class VirtualMds:
 
 def _refuse(name: str) -> str:
     raise KeyError(name)
+
+
+def _micrometres(axis: str, value: Any) -> float:
+    try:
+        um = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        um = math.nan
+    if not abs(um) <= _MAX_UM:  # NaN neither
+        raise ValueError(f"{axis}: found {value!r}, expected a number from {-_MAX_UM:g} to {_MAX_UM:g} um")
+    return um

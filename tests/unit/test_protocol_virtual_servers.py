@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from datetime import datetime, timezone
 
 import pytest
 
@@ -164,7 +166,7 @@ def test_turbulence_of_one_beam_or_all(mds, instrument):
         "",
         "\0",
         "!on SBB",
-        '{"command":{}}\0',
+        '{"command":{}',
         "dance",
         "on",
         "on SBB now",
@@ -189,6 +191,59 @@ def test_a_refused_mds_command_changes_nothing(mds, instrument, request_text):
     assert reply.startswith("NACK")
     assert reply.endswith("\n")
     assert vars(instrument) == before
+
+
+def eso(name, *parameters):
+    time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return json.dumps({"command": {"name": name, "time": time, "parameters": list(parameters)}}) + "\0"
+
+
+def keyword(name, value):
+    return {"name": f"INS.{name}", "value": value}
+
+
+def test_eso_commands_and_custom_commands_act_on_the_same_devices(mds, instrument):
+    x = float(mds("read BMX2"))
+    reply = mds(eso("setup", keyword("BMX2.ENCREL", 200.0), keyword("SBB.ST", "F")))
+    assert reply.endswith("}\0\n")
+    assert json.loads(reply[:-2])["reply"]["content"] == "OK"
+    assert float(mds("read BMX2")) == x + 200.0
+    assert instrument.masks_in == {1: True, 2: False, 3: True, 4: True}
+    assert not instrument.lamp
+    assert mds("is_on SBB") == "False\n"
+    mds(eso("setup", keyword("phasemask2.NAME", "J1"), keyword("SBB.ST", "T")))
+    assert instrument.masks_in[2]
+    assert instrument.lamp
+    mds("fpm_movetomask phasemask3 J1")
+    assert (mds("read BMX2"), mds("read BMY2")) == (mds("read BMX3"), mds("read BMY3"))
+    mds(eso("setup", keyword("BMX2.ENC", "1234.5")))
+    assert mds("read BMX2") == "1234.5\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BMX2.ENC", "here"),
+        ("BMX2.ENC", True),
+        ("BMX2.ENC", None),
+        ("BMX2.ENC", math.nan),
+        ("BMX2.ENCREL", 10**400),
+        ("BMX2.NAME", "H3"),
+        ("BMX9.ENC", 1.0),
+        ("phasemask2.NAME", "H9"),
+        ("phasemask2.ENC", 1.0),
+        ("SBB.ST", "on"),
+        ("SBB.ST", ["T"]),
+        ("SBB.ENC", 1.0),
+        ("BTT1.ENC", 1.0),
+    ],
+)
+def test_a_setup_with_one_wrong_keyword_moves_nothing(mds, instrument, name, value):
+    before = vars(RecordedInstrument()), mds("read BMX1")
+    reply = json.loads(mds(eso("setup", keyword("BMX1.ENCREL", 200.0), keyword(name, value)))[:-2])["reply"]
+    assert reply["content"].startswith("ERROR: ")
+    assert name.split(".")[0] in reply["content"]
+    assert (vars(instrument), mds("read BMX1")) == before
 
 
 @pytest.mark.parametrize("axis", ["BMX1", "BMY4", "phasemask2", "BTT1", "BFO", "SBB"])

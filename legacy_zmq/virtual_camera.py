@@ -41,6 +41,12 @@ class VirtualDetector(Protocol):
     def set_silent(self, silent: bool) -> None:
         """Stop or resume writing frames."""
 
+    def make_dark(self) -> None:
+        """Record a dark and subtract it from now on."""
+
+    def set_dark_subtraction(self, on: bool) -> None:
+        """Subtract recorded darks or not."""
+
     def recreate_cameras(self) -> None:
         """Create the camera streams again, as far as the real server's habit is imitated."""
 
@@ -81,8 +87,10 @@ class VirtualCamera:
             "get_water_temp": lambda: 18.0,
             "cli": self._cli,
             "ndmr_mode": lambda reads: self._settings.update(nbreadworeset=str(int(reads))),
+            "make_dark": detector.make_dark,
+            "subtract_dark": lambda on: detector.set_dark_subtraction(int(on) > 0),
             **dict.fromkeys(
-                ("save_mode", "skip_save_baldr", "make_dark", "subtract_dark", "cam_conf"),
+                ("save_mode", "skip_save_baldr", "cam_conf"),
                 lambda *_: None,
             ),
         }

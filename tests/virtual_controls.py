@@ -17,6 +17,8 @@ class RecordedInstrument:
         self.n_channels = 5
         self.zeroed: list[tuple[int, int | None]] = []
         self.recreated = 0
+        self.darks = 0
+        self.subtracts_dark = False
         self.turbulent = dict.fromkeys(beams, True)
 
     def set_rate(self, hz: float) -> None:
@@ -24,6 +26,13 @@ class RecordedInstrument:
 
     def set_gain(self, gain: float) -> None:
         self.gain = gain
+
+    def make_dark(self) -> None:
+        self.darks += 1
+        self.subtracts_dark = True
+
+    def set_dark_subtraction(self, on: bool) -> None:
+        self.subtracts_dark = on
 
     def set_silent(self, silent: bool) -> None:
         self.silent = silent

@@ -8,6 +8,9 @@ import threading
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from baldr_tango.configuration.runtime import RuntimeConfig
 from baldr_tango.errors import RequestError
 from baldr_tango.kernels import simulation
@@ -23,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 MAX_RATE_HZ = 10000.0
 """Highest frame rate."""
+
+SUBTRACTED_LEVEL_ADU = 1000.0
+"""Level that the camera server adds when it subtracts a dark."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class VirtualInstrument:
         self._engine = Engine(config, self._model)
         self._rate_hz = self._model.rate_hz
         self._gain = self._model.gain
+        self._darks: dict[tuple[float, float], NDArray[np.float32]] = {}
+        self._subtracts_dark = False
         self._lock = threading.RLock()
         self.weather = Weather(config.simulator, self._model)
         self.quirks = Quirks.of(config.simulator)
@@ -158,7 +166,27 @@ class VirtualInstrument:
         gain = self._gain / self._model.gain
         self._engine.levels[simulation.FLUX_SCALE] = gain * self._model.rate_hz / self._rate_hz
         self._engine.levels[simulation.GAIN_SCALE] = gain
-        self._model.detector.dark[:] = self._model.dark(self._rate_hz, self._gain)
+        dark = self._model.dark(self._rate_hz, self._gain)
+        recorded = self._darks.get((self._rate_hz, self._gain)) if self._subtracts_dark else None
+        self._model.detector.dark[:] = dark if recorded is None else dark - recorded + SUBTRACTED_LEVEL_ADU
+
+    @property
+    def subtracts_dark(self) -> bool:
+        """True while the camera server subtracts a dark that it has for this rate and gain."""
+        return self._subtracts_dark and (self._rate_hz, self._gain) in self._darks
+
+    def make_dark(self) -> None:
+        """Record the dark of the present rate and gain, as with the light off, and subtract it from now on."""
+        with self._lock:
+            self._darks[self._rate_hz, self._gain] = self._model.dark(self._rate_hz, self._gain)
+            self._subtracts_dark = True
+            self._expose()
+
+    def set_dark_subtraction(self, on: bool) -> None:
+        """Subtract recorded darks and add `SUBTRACTED_LEVEL_ADU`; at a rate and gain without one, nothing."""
+        with self._lock:
+            self._subtracts_dark = on
+            self._expose()
 
     @property
     def lamp(self) -> bool:

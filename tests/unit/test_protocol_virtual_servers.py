@@ -250,3 +250,12 @@ def test_a_setup_with_one_wrong_keyword_moves_nothing(mds, instrument, name, val
 def test_known_devices_are_connected(mds, axis):
     assert mds(f"connected? {axis}") == "connected\n"
     assert mds(f"ping {axis}") == "ACK: connected\n"
+
+
+def test_darks_are_made_and_subtracted_on_request(camera, instrument):
+    assert camera("make_dark") == "null"
+    assert (instrument.darks, instrument.subtracts_dark) == (1, True)
+    assert camera("subtract_dark 0") == "null"
+    assert not instrument.subtracts_dark
+    assert camera("subtract_dark 1") == "null"
+    assert instrument.subtracts_dark

@@ -109,6 +109,27 @@ def test_rate_and_gain_change_the_exposure(directory: Path, opened: Callable[...
             instrument.set_gain(0.0)
 
 
+def test_a_subtracted_dark_leaves_the_level_that_the_server_adds(
+    directory: Path, opened: Callable[..., Stream]
+) -> None:
+    config = simulator_config(directory, rate_hz=1000.0, pedestal_adu=1300.0, **QUIET)
+    with VirtualInstrument(config) as instrument:
+        camera = opened("baldr1")
+        instrument.set_lamp(False)
+        assert frames_after(camera).mean() == pytest.approx(1300.0, abs=0.5)
+        instrument.set_dark_subtraction(True)
+        assert frames_after(camera).mean() == pytest.approx(1300.0, abs=0.5)  # there is no dark yet
+        assert not instrument.subtracts_dark
+        instrument.make_dark()
+        assert frames_after(camera).mean() == pytest.approx(1000.0, abs=0.5)
+        instrument.set_rate(500.0)
+        assert frames_after(camera).mean() == pytest.approx(1300.0, abs=0.5)  # none for this rate
+        instrument.set_rate(1000.0)
+        assert instrument.subtracts_dark
+        instrument.set_dark_subtraction(False)
+        assert frames_after(camera).mean() == pytest.approx(1300.0, abs=0.5)
+
+
 def test_channels_are_summed_and_clipped_and_move_the_mirror(
     directory: Path, opened: Callable[..., Stream]
 ) -> None:

@@ -176,7 +176,7 @@ class VirtualInstrument:
         return self._subtracts_dark and (self._rate_hz, self._gain) in self._darks
 
     def make_dark(self) -> None:
-        """Record the dark of the present rate and gain, as with the light off, and subtract it from now on."""
+        """Record the dark of the present rate and gain, as with the light off; subtract it from now on."""
         with self._lock:
             self._darks[self._rate_hz, self._gain] = self._model.dark(self._rate_hz, self._gain)
             self._subtracts_dark = True

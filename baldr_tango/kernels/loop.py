@@ -51,8 +51,6 @@ from baldr_tango.kernels.loop_streams import (
 )
 
 _PAUSE_NS = 2_000_000
-_LONGEST_GAP = 1_000_000
-"""Frames: a camera that counts on by more has begun a new count."""
 
 
 @part_of_kernel

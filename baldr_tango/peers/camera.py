@@ -6,12 +6,10 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final
 
 from baldr_tango.errors import BackendError
-from baldr_tango.peers.connection import connection
-from baldr_tango.peers.health import Health
+from baldr_tango.peers.client import PeerClient
 
 FPS: Final = "fps raw"
 GAIN: Final = "gain raw"
@@ -21,7 +19,7 @@ NBREADWORESET: Final = "nbreadworeset raw"
 _NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
-class CameraClient:
+class CameraClient(PeerClient):
     """Requests to the camera server; the connection is shared by all clients of the process.
 
     Parameters
@@ -31,30 +29,7 @@ class CameraClient:
         and one ``cli`` exchange takes about a second.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float = 1.0) -> None:
-        self.endpoint = endpoint
-        self.timeout_s = timeout_s
-        self.connection = connection(endpoint, "camera server")
-        self._is_open = True
-
-    def close(self) -> None:
-        """Release the connection."""
-        if self._is_open:
-            self._is_open = False
-            self.connection.close()
-
-    def __enter__(self) -> CameraClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def health(self) -> Health:
-        """How the server is doing."""
-        return self.connection.health
+    peer = "camera server"
 
     def raw(self, request: str, timeout_s: float | None = None) -> str:
         """Send a commander request as it is; return the reply as it is.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final
 
 from baldr_tango.errors import BackendError, RequestError
-from baldr_tango.peers.connection import connection
-from baldr_tango.peers.health import Health
+from baldr_tango.peers.client import PeerClient
 from baldr_tango.peers.moves import Move, Positions
 from baldr_tango.peers.operation import Operation
 
@@ -18,7 +16,7 @@ _LETHAL: Final = {"fpm_readpos": "use 'read BMXn' and 'read BMYn'"}
 """Requests that end the MDS process (it adds a newline to a list)."""
 
 
-class MdsClient:
+class MdsClient(PeerClient):
     """Requests to the MDS; the connection is shared by all clients of the process.
 
     Parameters
@@ -27,30 +25,7 @@ class MdsClient:
     timeout_s : longest wait for a reply [s]. While one motor moves, the MDS may answer nobody.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float = 1.0) -> None:
-        self.endpoint = endpoint
-        self.timeout_s = timeout_s
-        self.connection = connection(endpoint, "MDS")
-        self._is_open = True
-
-    def close(self) -> None:
-        """Release the connection."""
-        if self._is_open:
-            self._is_open = False
-            self.connection.close()
-
-    def __enter__(self) -> MdsClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def health(self) -> Health:
-        """How the server is doing."""
-        return self.connection.health
+    peer = "MDS"
 
     def raw(self, text: str, timeout_s: float | None = None) -> str:
         """Send a text; return the reply as it is, with its newline.

@@ -16,6 +16,7 @@ from tango.server import device_property
 
 from baldr_tango.configuration.runtime import BeamSettings, load_runtime, shipped_config
 from baldr_tango.errors import ConfigError
+from devices.placement import cpus_from_environment
 
 FROM_FILE: Final = -1
 """Value of a numeric property that leaves the choice to the runtime file."""
@@ -57,7 +58,8 @@ def property_members() -> dict[str, device_property]:
         "Cpus": device_property(
             dtype=(int,),
             default_value=[],
-            doc="CPUs of the real-time thread, in place of realtime.cpus. Empty: from the runtime file.",
+            doc="CPUs of the real-time thread, in place of realtime.cpus. Empty: environment variable"
+            " BALDR_CPUS, else from the runtime file.",
         ),
         "Priority": device_property(
             dtype=int,
@@ -162,6 +164,7 @@ def _realtime(properties: Mapping[str, Any]) -> dict[str, Any]:
     if any(cpu < 0 for cpu in cpus):
         raise ConfigError(f"property Cpus: found {list(cpus)}, expected CPU numbers from 0")
     chosen: dict[str, Any] = {} if priority == FROM_FILE else {"priority": priority}
+    cpus = cpus or cpus_from_environment()
     return {**chosen, "cpus": cpus} if cpus else chosen
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -23,6 +24,7 @@ from baldr_tango.simulator.instrument import VirtualInstrument
 from devices import logs
 from devices.attributes import attribute_options, neutral, on_the_wire
 from devices.failures import describe, raise_failure
+from devices.placement import cpus_from_environment
 from devices.publisher import Publisher
 from devices.simulator_values import ENTRIES, Entry, Source
 from devices.text import tango_text
@@ -92,6 +94,8 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
             file = self.ConfigFile or os.environ.get("BALDR_CONFIG", "") or shipped_config()
             state = os.environ.get("BALDR_STATE", "")
             config = load_runtime(Path(file), state=Path(state) if state else None)
+            cpus = cpus_from_environment() or config.realtime.cpus
+            config = replace(config, realtime=replace(config.realtime, cpus=cpus))
             with ExitStack() as stack:
                 instrument = VirtualInstrument(config)
                 stack.enter_context(instrument)

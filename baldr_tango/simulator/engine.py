@@ -155,7 +155,12 @@ class Engine:
             self._thread = None
 
     def _run(self, table: StreamTable) -> None:
-        priority = self._config.realtime.priority
+        priority, cpus = self._config.realtime.priority, self._config.realtime.cpus
+        if cpus:
+            try:
+                os.sched_setaffinity(0, cpus)
+            except OSError as error:
+                _log.info("virtual instrument: any CPU, %s refused (%s)", list(cpus), error.strerror)
         if priority > 0:
             # Below the loops: a camera that is late costs nothing, a loop that is late loses frames.
             try:

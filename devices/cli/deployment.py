@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from devices import simulator_server
 from devices.cli.beams import BeamClient, clients
 from devices.database import DEFAULT_PORT, EmbeddedDatabase, open_database, port_is_free, register_devices
 from devices.failures import describe
+from devices.placement import VARIABLE, may_run_real_time, shared_cpu
 from devices.processes import ChildProcess, Deadline, python_module
 from devices.server import DEVICE_CLASS, INSTRUMENT_CLASS, SERVER, instrument_device
 
@@ -46,6 +48,8 @@ class Deployment:
         self._say = say
         self._stack = ExitStack()
         self._logs = config.instrument.state / "log"
+        self.cpus: tuple[int, ...] = ()
+        """Where the loops run together with the virtual camera; empty: the servers decide."""
 
     def __enter__(self) -> Deployment:
         return self
@@ -84,6 +88,7 @@ class Deployment:
         server = f"{simulator_server.SERVER}/{instance}"
         device = simulator_server.simulator_device(self.config)
         database = open_database(self.tango_host)
+        self._place()
         for added in register_devices(database, server, simulator_server.DEVICE_CLASS, [device]):
             self._say(f"registered {added} for {server}")
         command = python_module("devices.simulator_server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
@@ -140,8 +145,16 @@ class Deployment:
         steps = (r.status.strip().splitlines()[-1] if r.is_reachable else "server starts" for r in reports)
         return "; ".join(f"beam {r.beam}: {step}" for r, step in zip(reports, steps, strict=True))
 
+    def _place(self) -> None:
+        """Choose where the loops run beside the virtual camera, unless the runtime file says it."""
+        allowed, priority = os.sched_getaffinity(0), self.config.realtime.priority
+        self.cpus = shared_cpu(self.config, allowed, may_run_real_time(priority))
+        if self.cpus != self.config.realtime.cpus:
+            self._say(f"loops and virtual camera: CPU {self.cpus[0]}, together (realtime.cpus is empty)")
+
     def _environment(self) -> dict[str, str]:
-        return {
+        cpus = {VARIABLE: ",".join(map(str, self.cpus))} if self.cpus else {}
+        return cpus | {
             "TANGO_HOST": self.tango_host,
             "BALDR_CONFIG": str(self.config.file),
             "BALDR_STATE": str(self.config.instrument.state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ def test_two_clients_poll_the_same_beam_while_its_loops_run(product: Product) ->
     assert device.frames > frames
     assert device.TT_state == 1
     assert device.HO_state == 1
+
+
+def test_loops_and_virtual_camera_stand_still_together_on_a_small_machine(product: Product) -> None:
+    cpus = product.deployment.cpus
+    if not cpus:
+        pytest.skip("this machine has CPUs for all, or does not permit real-time priority")
+    tasks = [
+        int(task.name)
+        for child in product.deployment.children
+        for task in Path(f"/proc/{child.pid}/task").iterdir()
+    ]
+    real_time = [task for task in tasks if os.sched_getscheduler(task) == os.SCHED_FIFO]
+    assert len(real_time) == len(product.config.beams) + 1
+    assert {tuple(os.sched_getaffinity(task)) for task in real_time} == {cpus}
 
 
 def test_commander_and_tango_see_and_move_the_same_beam(product: Product) -> None:

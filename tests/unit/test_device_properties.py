@@ -24,7 +24,7 @@ cpus = [1]
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("BALDR_CONFIG", "BALDR_STATE", "BALDR_COMMANDER"):
+    for name in ("BALDR_CONFIG", "BALDR_STATE", "BALDR_COMMANDER", "BALDR_CPUS"):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "baldr.toml"
     path.write_text(RUNTIME)
@@ -100,6 +100,13 @@ def test_the_environment_stands_in_for_absent_properties(file: Path, monkeypatch
     assert settings.runtime_file == file
     assert settings.state == file.parent / "here"
     assert settings.commander_endpoint == "tcp://127.0.0.1:7002"
+    monkeypatch.setenv("BALDR_CPUS", "4, 5")
+    assert beam_settings("test/baldr/2", given()).realtime.cpus == (4, 5)
+    assert beam_settings("test/baldr/2", given(Cpus=[6])).realtime.cpus == (6,), "a property wins"
+    monkeypatch.setenv("BALDR_CPUS", "all")
+    with pytest.raises(ConfigError, match="BALDR_CPUS: found 'all', expected CPU numbers"):
+        beam_settings("test/baldr/2", given())
+    monkeypatch.delenv("BALDR_CPUS")
     own = beam_settings("test/baldr/2", given(CommanderEndpoint="tcp://127.0.0.1:1"))
     assert own.commander_endpoint == "tcp://127.0.0.1:1", "a property wins"
 

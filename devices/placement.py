@@ -1,0 +1,62 @@
+"""Where the loops run when the virtual camera shares their machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from baldr_tango.configuration.runtime import RuntimeConfig
+from baldr_tango.errors import ConfigError
+
+VARIABLE: Final = "BALDR_CPUS"
+"""Environment variable: CPUs of the loops and of the virtual instrument, in place of ``realtime.cpus``."""
+
+
+def shared_cpu(config: RuntimeConfig, allowed: Iterable[int], is_permitted: bool) -> tuple[int, ...]:
+    """CPUs for the loops of a machine that also simulates their camera; empty: leave it to the scheduler.
+
+    A host that takes one CPU of a small virtual machine away for milliseconds stops a loop there, while the
+    camera on the other one goes on: frames are lost that no real-time priority could have saved. On one
+    CPU both stand still together, and the loops go first by their priority..
+
+    Parameters
+    ----------
+    allowed : CPUs that this process may use.
+    is_permitted : real-time priorities are; without them a loop would share the CPU with everybody.
+
+    Returns
+    -------
+    what the runtime file says, if it says something; else the last CPU, where fewer interrupts arrive than on
+    the first, of a machine with too few CPUs to give one to each loop, the camera and everything else.
+    """
+    if config.realtime.cpus:
+        return config.realtime.cpus
+    cpus = sorted(allowed)
+    is_small = 1 < len(cpus) < len(config.beams) + 2
+    return (cpus[-1],) if is_small and is_permitted and config.realtime.priority > 0 else ()
+
+
+def may_run_real_time(priority: int) -> bool:
+    """True when this process may give its threads that SCHED_FIFO priority; nothing is left changed."""
+    policy, before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except (OSError, ValueError):
+        return False
+    os.sched_setscheduler(0, policy, before)
+    return True
+
+
+def cpus_from_environment() -> tuple[int, ...]:
+    """CPUs that `VARIABLE` names, separated by commas; empty when it is not set.
+
+    Raises
+    ------
+    ConfigError : it is not a list of CPU numbers.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"{VARIABLE}: found {text!r}, expected CPU numbers with commas, such as 2,3")
+    return tuple(int(word) for word in words)

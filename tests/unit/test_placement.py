@@ -1,0 +1,52 @@
+"""Where the loops run beside the virtual camera."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baldr_tango.configuration.runtime import InstrumentSettings, RealtimeSettings, RuntimeConfig
+from devices.placement import may_run_real_time, shared_cpu
+
+
+def config(beams: int, **realtime: Any) -> RuntimeConfig:
+    plain = RuntimeConfig(
+        file=Path("baldr.toml"), instrument=InstrumentSettings(beams=tuple(range(1, beams + 1)))
+    )
+    return replace(plain, realtime=replace(RealtimeSettings(), **realtime))
+
+
+@pytest.mark.parametrize(
+    ("beams", "allowed", "expected"),
+    [
+        (4, [0, 1], (1,)),
+        (4, [3, 1, 2], (3,)),
+        (4, range(5), (4,)),
+        (4, range(6), ()),
+        (1, [0, 1], (1,)),
+        (1, [0, 1, 2], ()),
+        (4, [0], ()),
+    ],
+)
+def test_few_cpus_are_shared_and_many_are_not(beams: int, allowed: list[int], expected: tuple[int]) -> None:
+    assert shared_cpu(config(beams), allowed, is_permitted=True) == expected
+
+
+def test_the_runtime_file_decides_when_it_names_cpus() -> None:
+    assert shared_cpu(config(4, cpus=(0, 1)), [0, 1], is_permitted=True) == (0, 1)
+
+
+def test_loops_without_priority_are_left_to_the_scheduler() -> None:
+    assert shared_cpu(config(4), [0, 1], is_permitted=False) == ()
+    assert shared_cpu(config(4, priority=0), [0, 1], is_permitted=True) == ()
+
+
+def test_asking_for_priority_leaves_the_scheduling_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    assert isinstance(may_run_real_time(10), bool)
+    assert may_run_real_time(1000) is False
+    assert os.sched_getscheduler(0) == before

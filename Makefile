@@ -39,8 +39,8 @@ format: setup-test ## put imports and lines in order
 docs: setup-test ## write docs/reference anew
 	$(BIN)/python -m devices.manual
 
-bench: setup-test ## measure the loop on this machine
-	$(BIN)/python benchmarks/bench_frame.py $(ARGS)
+bench: setup-test ## measure the product beside its goals; ARGS="--rows compute --runs 3 --write"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 endurance: setup-test ## the existing clients' habits beside everything else, for an hour
 	$(BIN)/python benchmarks/endurance.py $(ARGS)

@@ -52,7 +52,7 @@ class Beam:
     """One telescope beam: wavefront sensor, controller, deformable mirror.
 
     All methods may be called from any thread. None of them waits for the loop for longer than
-    `APPLY_TIMEOUT_S`; `load` reads a calibration file, which takes seconds.
+    `APPLY_TIMEOUT_S`; `load` reads a calibration file, which takes some tenths of a second.
 
     Parameters
     ----------

@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from baldr_tango.configuration.toml_reading import parse_toml
 from baldr_tango.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def read_document(file: Path) -> tuple[dict[str, Any], str]:
@@ -31,7 +26,7 @@ def read_document(file: Path) -> tuple[dict[str, Any], str]:
         if file.suffix.lower() == ".json":
             document = json.loads(text, object_pairs_hook=_without_repetition)
         else:
-            document = tomllib.loads(text)
+            document = parse_toml(text)
     except (ValueError, RecursionError) as error:
         kind = "JSON" if file.suffix.lower() == ".json" else "TOML"
         raise ConfigError(f"{file}: not valid {kind}: {error}") from None

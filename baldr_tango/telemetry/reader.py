@@ -99,9 +99,11 @@ class TelemetryFile:
 
     @property
     def gaps(self) -> NDArray[Any]:
-        """Records that were lost: structured array of ``row``, ``record``, ``count``, one element per gap.
+        """Records that were lost: structured array, one element per gap.
 
-        `count` records, the first of them number `record` of the ring, are missing before `row`.
+        ``count`` records, the first of them number ``record`` of the ring, are missing before ``row``. They
+        were made of the camera's frames ``first_frame`` to ``last_frame``; -1: nothing is in the file on
+        that side.
         """
         data = self._file["gaps"]
         data.refresh()

@@ -13,7 +13,8 @@ from typing import Final
 from baldr_tango.configuration.settings import TelemetrySettings
 from baldr_tango.errors import BackendError
 from baldr_tango.telemetry import files
-from baldr_tango.telemetry.recording import Description, RecordingFile
+from baldr_tango.telemetry.chunks import Chunk, take
+from baldr_tango.telemetry.recording import Description, Gap, RecordingFile
 from baldr_tango.telemetry.ring import TelemetryRing
 
 Log = logging.Logger | logging.LoggerAdapter
@@ -77,7 +78,10 @@ class Recorder:
         self._log = log
         self._lock = threading.Lock()
         self._counters = Counters()
-        self._next = ring.write_index  # first record that is not yet in a file
+        self._next = ring.write_index  # first record that is neither in a file nor held
+        self._written = self._next  # first record that is not yet in a file, nor noted there as missing
+        self._last_frame = -1  # of the last record written
+        self._held: Chunk | None = None  # copied, not yet written
         self._file: RecordingFile | None = None
         self._retry_s = 0.0
         self._lacks_space = False
@@ -93,7 +97,7 @@ class Recorder:
         """Record from the ring's record `start` on; opens the first file."""
         if self.is_active:
             return True
-        self._next = start
+        self._start_at(start)
         self.is_active = True
         self.retry_at = self._retry_s = 0.0
         self._lacks_space = False
@@ -105,7 +109,7 @@ class Recorder:
 
     def end(self, stop: int) -> bool:
         """Append the records up to `stop` and finish the file."""
-        is_complete = self.write(stop) and self._attempt(partial(self._finish, sync=True))
+        is_complete = self.write(stop) and self._attempt(partial(self._finish, sync=True, is_last=True))
         with self._lock:
             self._lose(stop)
             self.is_active = False
@@ -113,48 +117,80 @@ class Recorder:
 
     def swap(self, ring: TelemetryRing, stop: int, start: int = 0) -> bool:
         """Finish with record `stop` of this ring and go on with record `start` of another, in a new file."""
-        is_complete = self.write(stop) and self._attempt(self._finish)
+        is_complete = self.write(stop) and self._attempt(partial(self._finish, is_last=True))
         with self._lock:
             self._lose(stop)
-            self.ring, self._next = ring, start
+            self.ring = ring
+            self._start_at(start)
         return is_complete
 
     def dump(self, stop: int) -> bool:
         """Put the ring's records up to `stop` on the disk, in a file of their own if none is open."""
         if self.is_active:
             return self.write(stop, sync=True)
-        self._next = min(self.ring.oldest, stop)
+        # Not the very oldest: the loop would be overwriting the first chunk while it is copied.
+        self._start_at(min(max(self.ring.oldest, stop - self.ring.horizon), stop))
         self.is_active = True
         return self.end(stop)
 
+    def _start_at(self, record: int) -> None:
+        self._next = self._written = record
+        self._last_frame, self._held = -1, None
+
     def _append(self, stop: int, sync: bool) -> None:
-        has_news = stop > self._next
+        has_news = stop > self._next or self._held is not None
         if self._file is not None and not self._file.path.exists():
             self._finish()
         if self._file is None and (has_news or self._counters.error):
             self._open()
         if self._file is None:
             return
-        if has_news:
-            self._check_space((stop - self._next) * self.ring.record_nbytes)
-            before = self._file.data_bytes
-            lost = self._file.append(self._next, stop)
-            with self._lock:
-                now = self._counters
-                self._counters = replace(
-                    now,
-                    frames_written=now.frames_written + stop - self._next - lost,
-                    overruns=now.overruns + lost,
-                    chunks=now.chunks + 1,
-                    bytes_written=now.bytes_written + self._file.data_bytes - before,
-                )
-                self._next = stop
+        while self._hold(self._file, stop):
+            self._write_held(self._file)
         if sync:
             self._file.sync()
         age_s = (time.monotonic_ns() - self._file.opened_ns) * 1e-9
         is_large = self._file.nbytes >= self._settings.file_mb * files.MEGABYTE
         if self._file.rows and (is_large or age_s >= self._settings.file_s):
             self._finish()
+
+    def _hold(self, file: RecordingFile, stop: int) -> bool:
+        """Have the next chunk out of the loop's reach; False when there is none up to `stop`.
+
+        However long the disk takes from then on, these records are safe.
+        """
+        if self._held is None and self._next < stop:
+            chunk = take(self.ring, self._next, stop, file.names, file.image_every)
+            with self._lock:
+                first = stop if chunk is None else chunk.first
+                self._count_lost(first - self._next)
+                self._held, self._next = chunk, first if chunk is None else chunk.stop
+        return self._held is not None
+
+    def _write_held(self, file: RecordingFile) -> None:
+        chunk = self._held
+        if chunk is None:
+            return
+        self._check_space(chunk.nbytes)
+        frames, before = chunk.columns["frame"], file.data_bytes
+        file.append(chunk, self._gap(chunk.first, int(frames[0]) - 1))
+        with self._lock:
+            now = self._counters
+            self._counters = replace(
+                now,
+                frames_written=now.frames_written + len(chunk),
+                chunks=now.chunks + 1,
+                bytes_written=now.bytes_written + file.data_bytes - before,
+            )
+            self._held = None
+        self._written, self._last_frame = chunk.stop, int(frames[-1])
+
+    def _gap(self, stop: int, last_frame: int) -> Gap | None:
+        """Describe the records between the last one written and `stop`."""
+        if stop <= self._written:
+            return None
+        first_frame = self._last_frame + 1 if self._last_frame >= 0 else -1
+        return self._written, stop - self._written, first_frame, last_frame
 
     def _open(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -188,11 +224,18 @@ class Recorder:
         for path in gone:
             self._log.info("telemetry: deleted %s, keep_files is %d", path, self._settings.keep_files)
 
-    def _finish(self, *, sync: bool = False) -> None:
-        """Close the file; only the last one waits for the disk, during which a loop could fill the ring."""
+    def _finish(self, *, sync: bool = False, is_last: bool = False) -> None:
+        """Close the file; with `sync`, wait for the disk, during which a loop could fill the ring.
+
+        is_last : no other file will tell what is missing behind its last row.
+        """
         file, self._file = self._file, None
-        if file is not None:
-            file.close(sync=sync)
+        if file is None:
+            return
+        gap = self._gap(self._next, -1) if is_last else None
+        if gap is not None:
+            file.note_gap(gap)
+        file.close(sync=sync)
 
     def _check_space(self, nbytes: int) -> None:
         """Refuse to write `nbytes` when that leaves less space than the settings ask for."""
@@ -205,10 +248,14 @@ class Recorder:
 
     def _lose(self, stop: int) -> None:
         """Give up what could not be written up to `stop`."""
-        if self.is_active and stop > self._next:
-            lost = self._counters.overruns + stop - self._next
-            self._counters = replace(self._counters, overruns=lost)
-            self._next = stop
+        if not self.is_active:
+            return
+        self._count_lost(0 if self._held is None else len(self._held))
+        self._count_lost(max(0, stop - self._next))
+        self._next, self._held = max(stop, self._next), None
+
+    def _count_lost(self, records: int) -> None:
+        self._counters = replace(self._counters, overruns=self._counters.overruns + records)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         try:

@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from baldr_tango import __version__
 from baldr_tango.errors import BackendError
-from baldr_tango.kernels.atomics import fence
+from baldr_tango.telemetry.chunks import Chunk
 from baldr_tango.telemetry.fields import FIELD_BY_NAME, Field, FrameFlag
 from baldr_tango.telemetry.files import FORMAT, FORMAT_VERSION, file_name, publish
 from baldr_tango.telemetry.ring import TelemetryRing
@@ -28,8 +28,14 @@ from baldr_tango.telemetry.ring import TelemetryRing
 Description = Mapping[str, Any]
 """What describes a recording: texts, numbers and arrays by name."""
 
-GAP_DTYPE: Final = np.dtype([("row", "<i8"), ("record", "<i8"), ("count", "<i8")])
-"""One gap: row of the file before which records are missing, first missing record, how many."""
+GAP_DTYPE: Final = np.dtype(
+    [("row", "<i8"), ("record", "<i8"), ("count", "<i8"), ("first_frame", "<i8"), ("last_frame", "<i8")]
+)
+"""One gap: row of the file before which records are missing, first missing record, how many, and the
+camera's frames between those that the file has on either side; -1 where there is none."""
+
+Gap = tuple[int, int, int, int]
+"""First missing record, how many, first and last missing frame."""
 
 _HDF5_CHUNK_BYTES: Final = 65536
 _HDF5_CHUNK_ROWS: Final = 1024
@@ -47,7 +53,7 @@ class RecordingFile:
     ----------
     directory : the beam's directory, which exists.
     beam : beam number.
-    ring : the ring whose records will be appended.
+    ring : the ring whose chunks will be appended.
     fields : names of the fields to record; ``frame`` and ``time_ns`` always are.
     image_every : one raw image of this many records, 0 none.
     compression : ``none``, ``lzf`` or ``gzip``.
@@ -77,13 +83,12 @@ class RecordingFile:
         self.gaps = 0
         self.data_bytes = 0
         self.opened_ns = time.monotonic_ns()
-        self._image_every = image_every if "img" in fields else 0
+        self.image_every = image_every if "img" in fields else 0
         self._storage: dict[str, Any] = {} if compression == "none" else {"compression": compression}
         if compression == "gzip":
             self._storage["compression_opts"] = 1
         self._columns: dict[str, h5py.h5d.DatasetID] = {}
         self._chunk_bytes = 0
-        self._row_bytes = 0
         hidden = path or directory / f".{file_name(beam, time.time_ns())}.{os.getpid()}.new"
         mode = "w" if path else "x"
         self._file = h5py.File(hidden, mode, libver=("v110", "v110"), locking="best-effort")
@@ -99,48 +104,51 @@ class RecordingFile:
             raise
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Fields that every row has."""
+        return ("frame", *self._columns)
+
+    @property
     def nbytes(self) -> int:
         """Size of the file [bytes]."""
         return int(self._file.id.get_filesize())
 
-    def append(self, start: int, stop: int) -> int:
-        """Write the records ``start`` to ``stop`` (exclusive) of the ring and flush them to the file.
+    def append(self, chunk: Chunk, gap: Gap | None = None) -> None:
+        """Write a chunk and flush it to the file.
 
-        The data go from the ring to HDF5 without a copy in between. What the loop has overwritten meanwhile
-        is found afterwards, and the rest is written again. Records that are gone are noted in ``gaps``.
-
-        Returns
-        -------
-        number of records lost.
+        Parameters
+        ----------
+        gap : records that are missing before the chunk.
 
         Raises
         ------
         OSError, RuntimeError : the disk is full or broken; call `abandon` and nothing else.
         """
-        first = max(start, min(self.ring.oldest, stop))
-        while True:
-            self._reserve(2 * self._chunk_bytes + _METADATA_BYTES + (stop - first) * self.ring.record_nbytes)
-            frames, image_frames = self._write(first, stop)
-            fence()
-            overwritten = self.ring.oldest
-            if overwritten <= first:
-                break
-            first = min(overwritten, stop)
-        lost = first - start
-        if lost:
-            self._gaps.resize(self.gaps + 1, axis=0)
-            self._gaps[self.gaps] = (self.rows, start, lost)
+        self._reserve(2 * self._chunk_bytes + _METADATA_BYTES + chunk.nbytes)
+        for name, dataset in self._columns.items():
+            self._put(dataset, self.rows, chunk.columns[name])
+        self._put(self._img, self.images, chunk.images)
+        if gap is not None:
+            self._put_gap(gap)
         h5py.h5f.flush(self._file.id)
-        self._put(self._image_frame, self.images, [image_frames])
+        self._put(self._image_frame, self.images, chunk.image_frames)
         self._image_frame.flush()
-        self._put(self._frame, self.rows, [frames])
+        self._put(self._frame, self.rows, chunk.columns["frame"])
         self._frame.flush()
-        self.gaps += bool(lost)
-        self.rows += len(frames)
-        self.images += len(image_frames)
-        self.data_bytes += len(frames) * self._row_bytes
-        self.data_bytes += len(image_frames) * self.ring.fields["img"][0].nbytes
-        return lost
+        self.gaps += gap is not None
+        self.rows += len(chunk)
+        self.images += len(chunk.image_frames)
+        self.data_bytes += chunk.nbytes
+
+    def note_gap(self, gap: Gap) -> None:
+        """Note records that are missing behind the last row; raises as `append` does."""
+        self._reserve(self._chunk_bytes + _METADATA_BYTES)
+        self._put_gap(gap)
+        self.gaps += 1
+
+    def _put_gap(self, gap: Gap) -> None:
+        self._gaps.resize(self.gaps + 1, axis=0)
+        self._gaps[self.gaps] = (self.rows, *gap)
 
     def sync(self) -> None:
         """Have the operating system put everything written on the disk."""
@@ -210,20 +218,21 @@ class RecordingFile:
         attributes["utc_ns"] = utc_ns
         attributes["monotonic_ns"] = monotonic_ns
         attributes["ring_capacity"] = self.ring.capacity
-        attributes["image_every"] = self._image_every
+        attributes["image_every"] = self.image_every
         attributes["fields"] = list(fields)
 
     def _create(self, fields: tuple[str, ...]) -> None:
         for name in dict.fromkeys(("frame", "time_ns", *fields)):
             if name != "img":
                 self._columns[name] = self._dataset(self._file, name, FIELD_BY_NAME[name])
-                self._row_bytes += self.ring.fields[name][0].nbytes
         self._frame = self._columns.pop("frame")  # grows last: it says how many rows are complete
         group = self._file.create_group("images")
         self._img = self._dataset(group, "img", FIELD_BY_NAME["img"])
         self._image_frame = self._dataset(group, "frame", FIELD_BY_NAME["frame"])
         self._gaps = self._file.create_dataset("gaps", (0,), GAP_DTYPE, maxshape=(None,), chunks=(64,))
-        self._gaps.attrs["description"] = "records lost: before which row, first lost record, how many"
+        self._gaps.attrs["description"] = (
+            "records lost: before which row, the first, how many; first and last lost frame (-1: none)"
+        )
 
     def _dataset(self, group: h5py.Group, name: str, field: Field) -> h5py.h5d.DatasetID:
         shape, dtype = field.shape(self.ring.sizes), field.numpy_dtype
@@ -250,44 +259,17 @@ class RecordingFile:
         descriptor = self._file.id.get_vfd_handle()
         os.posix_fallocate(descriptor, int(self._file.id.get_filesize()), nbytes)
 
-    def _write(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Write all but the frame numbers behind the last complete row.
-
-        Returns
-        -------
-        copies of the frame numbers of the rows and of the images.
-        """
-        for name, dataset in self._columns.items():
-            self._put(dataset, self.rows, self._pieces(name, first, stop))
-        none = np.zeros(0, dtype=np.int64)
-        frames = np.concatenate([none, *self._pieces("frame", first, stop)])
-        if not self._image_every:
-            return frames, none
-        self._put(self._img, self.images, self._pieces("img", first, stop, self._image_every))
-        return frames, np.concatenate([none, *self._pieces("frame", first, stop, self._image_every)])
-
-    def _pieces(self, name: str, first: int, stop: int, every: int = 1) -> Iterator[NDArray[Any]]:
-        """Values of the records that are multiples of `every`, in one piece or two."""
-        array, record = self.ring.fields[name], first
-        for part in self.ring.slices(first, stop):
-            piece = array[part][-record % every :: every]
-            record += part.stop - part.start
-            if len(piece):
-                yield np.ascontiguousarray(piece)
-
     @staticmethod
-    def _put(dataset: h5py.h5d.DatasetID, row: int, pieces: Iterable[NDArray[Any]]) -> None:
-        """Write pieces from a row on; h5py's own slicing costs ten times as much of the GIL."""
-        for piece in pieces:
-            if not len(piece):
-                continue
-            tail = piece.shape[1:]
-            if dataset.shape[0] < row + len(piece):
-                dataset.set_extent((row + len(piece), *tail))
-            space = dataset.get_space()
-            space.select_hyperslab((row, *(0 for _ in tail)), piece.shape)
-            dataset.write(h5py.h5s.create_simple(piece.shape), space, piece)
-            row += len(piece)
+    def _put(dataset: h5py.h5d.DatasetID, row: int, values: NDArray[Any]) -> None:
+        """Write values from a row on; h5py's own slicing costs ten times as much of the GIL."""
+        if not len(values):
+            return
+        tail = values.shape[1:]
+        if dataset.shape[0] < row + len(values):
+            dataset.set_extent((row + len(values), *tail))
+        space = dataset.get_space()
+        space.select_hyperslab((row, *(0 for _ in tail)), values.shape)
+        dataset.write(h5py.h5s.create_simple(values.shape), space, values)
 
 
 def clock_pair() -> tuple[int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from baldr_tango.errors import BackendError, StateError
 from baldr_tango.telemetry import files
+from baldr_tango.telemetry.chunks import chunks
 from baldr_tango.telemetry.fields import FIELD_BY_NAME
 from baldr_tango.telemetry.fits_file import check_available, write_fits
 from baldr_tango.telemetry.json_file import write_json
@@ -55,7 +56,8 @@ def write_hdf5(path: Path, ring: TelemetryRing, description: Description) -> Non
         path=path,
     )
     try:
-        recording.append(ring.oldest, ring.write_index)
+        for chunk in chunks(ring, ring.oldest, ring.write_index, recording.names, recording.image_every):
+            recording.append(chunk)
     except BaseException:
         recording.abandon()
         raise

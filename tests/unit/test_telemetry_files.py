@@ -16,6 +16,7 @@ import pytest
 
 from baldr_tango.errors import BackendError, RequestError
 from baldr_tango.telemetry import files, recording
+from baldr_tango.telemetry.chunks import chunk_records
 from baldr_tango.telemetry.fields import FIELD_BY_NAME
 from baldr_tango.telemetry.reader import TelemetryFile, list_files
 from baldr_tango.telemetry.recorder import Recorder
@@ -23,6 +24,7 @@ from baldr_tango.telemetry.recording import RecordingFile
 from baldr_tango.telemetry.ring import TelemetryRing
 from tests.unit.telemetry_support import (
     ALL_FIELDS,
+    FIRST_FRAME,
     PERIOD_NS,
     SIZES,
     assert_records,
@@ -83,7 +85,8 @@ def test_a_file_holds_every_record_of_every_field_with_unit_and_meaning(tmp_path
     with h5py.File(path) as plain:  # any HDF5 program can open it
         assert plain["signal"].attrs["description"] == FIELD_BY_NAME["signal"].doc
     counters = recorder.counters
-    assert (counters.frames_written, counters.chunks, counters.files_written) == (53, 4, 1)
+    assert (counters.frames_written, counters.files_written) == (53, 1)
+    assert counters.chunks == sum(-(-count // chunk_records(ring)) for count in (1, 30, 17, 5))
     assert counters.bytes_written == 53 * ring.record_nbytes
     assert counters.file == str(path)
 
@@ -182,29 +185,29 @@ def test_times_are_converted_by_the_clock_pair_of_the_file(tmp_path):
     assert abs(utc_ns - monotonic_ns - now) < 10**8
 
 
-def test_what_the_loop_overwrites_during_the_write_is_left_out_and_noted(tmp_path):
+def test_a_chunk_that_the_loop_overwrites_while_it_is_copied_is_left_out_whole(tmp_path):
     class Overtaken(TelemetryRing):
-        """The loop writes six records when a few fields have been written and the rest has not."""
+        """The loop writes six records when the copy of the first chunk begins."""
 
         reads = 0
 
         def slices(self, start, stop):
             self.reads += 1
-            if self.reads == 5:
+            if self.reads == 1:
                 feed(self, 6)
             return super().slices(start, stop)
 
-    ring = Overtaken(16, SIZES)
+    ring = Overtaken(32, SIZES)
     recorder = make_recorder(ring, tmp_path)
-    feed(ring, 12)
-    assert recorder.write(12)
-    feed(ring, 2)
-    assert recorder.end(20)
+    feed(ring, 28)
+    assert chunk_records(ring) == 4
+    assert recorder.write(28)  # 34 written: the oldest record is 3, in the first chunk
+    assert recorder.end(34)
     with TelemetryFile(list_files(tmp_path)[0]) as file:
-        assert file.gaps.tolist() == [(0, 0, 3)]
-        assert_records(file.records(), range(3, 20))
-        assert_records(file.images(), range(3, 20))
-    assert recorder.counters.overruns == 3
+        assert file.gaps.tolist() == [(0, 0, 4, -1, FIRST_FRAME + 3)]
+        assert_records(file.records(), range(4, 34))
+        assert_records(file.images(), range(4, 34))
+    assert recorder.counters.overruns == 4
 
 
 def test_overruns_are_counted_at_once_and_marked_in_the_file(tmp_path):
@@ -220,11 +223,56 @@ def test_overruns_are_counted_at_once_and_marked_in_the_file(tmp_path):
     recorder.end(27)
     with TelemetryFile(list_files(tmp_path)[0]) as file:
         assert_records(file.records(), [*range(4), *range(17, 27)])
-        assert file.gaps.tolist() == [(4, 4, 13)]
-        row, record, count = file.gaps[0]
+        assert file.gaps.tolist() == [(4, 4, 13, FIRST_FRAME + 4, FIRST_FRAME + 16)]
+        row, record, count, *_ = file.gaps[0]
         assert file.records(row, row + 1)["frame"] == value("frame", record + count)
         assert file.summary()["lost_frames"] == 13
         assert file.summary()["missed_frames"] == 0
+
+
+def test_what_is_missing_at_the_end_of_the_last_file_is_marked_too(tmp_path):
+    ring = make_ring(8)
+    recorder = make_recorder(ring, tmp_path)
+    feed(ring, 4)
+    recorder.write(4)
+    feed(ring, 26)
+    recorder.end(10)  # asked for long ago: the loop is far beyond
+    with TelemetryFile(list_files(tmp_path)[0]) as file:
+        assert_records(file.records(), range(4))
+        assert file.gaps.tolist() == [(4, 4, 6, FIRST_FRAME + 4, -1)]
+    assert recorder.counters.overruns == 6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_writer_that_comes_too_late_drops_whole_chunks_and_tells_which(tmp_path, seed):
+    """Whatever the schedule: rows and gaps are all records, each once, and gaps are whole chunks."""
+    rng = np.random.default_rng(seed)
+    ring = make_ring(64)
+    recorder = make_recorder(ring, tmp_path, file_mb=0.02)  # several files
+    for count in rng.choice((3, 11, 40, 70, 200), 12):
+        feed(ring, count)
+        assert recorder.write(ring.write_index)
+    assert recorder.end(ring.write_index)
+    total, size, next_record, lost = ring.write_index, chunk_records(ring), 0, 0
+    for path in list_files(tmp_path):
+        with TelemetryFile(path) as file:
+            found, gaps = file.records(), file.gaps
+        pieces = np.split(np.arange(len(found["frame"])), gaps["row"])
+        for index, rows in enumerate(pieces):
+            if index:
+                _, record, count, first_frame, last_frame = gaps[index - 1]
+                assert record == next_record
+                assert count % size == 0
+                assert last_frame == FIRST_FRAME + record + count - 1
+                assert first_frame == (FIRST_FRAME + record if record else -1)
+                next_record += count
+                lost += count
+            records = range(next_record, next_record + len(rows))
+            assert_records({name: array[rows] for name, array in found.items()}, records)
+            next_record += len(rows)
+    assert next_record == total
+    assert recorder.counters.overruns == lost > 0
+    assert recorder.counters.frames_written == total - lost
 
 
 def test_a_name_is_never_used_twice(tmp_path, monkeypatch):
@@ -388,7 +436,7 @@ def test_frames_lost_while_nothing_could_be_written_are_marked(tmp_path):
     assert recorder.end(20)
     assert recorder.counters.overruns == 13
     with TelemetryFile(list_files(blocker)[0]) as file:
-        assert file.gaps.tolist() == [(0, 0, 13)]
+        assert file.gaps.tolist() == [(0, 0, 13, -1, FIRST_FRAME + 12)]
         assert_records(file.records(), range(13, 20))
 
 

@@ -9,12 +9,20 @@ import sys
 import threading
 from pathlib import Path
 
+import h5py
 import pytest
 
 from baldr_tango.errors import ConfigError
 from baldr_tango.telemetry import TelemetryWriter
 from baldr_tango.telemetry.reader import TelemetryFile, list_files
-from tests.unit.telemetry_support import assert_records, feed, make_ring, make_settings, wait_until
+from tests.unit.telemetry_support import (
+    FIRST_FRAME,
+    assert_records,
+    feed,
+    make_ring,
+    make_settings,
+    wait_until,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -182,6 +190,31 @@ def test_trouble_with_the_disk_is_a_status_and_ends_by_itself(make_writer, tmp_p
     wait_until(lambda: writer.status().frames_written == 10)
     assert writer.is_recording
     assert_records(read(list_files(directory)[0]), range(10))
+
+
+def test_a_writer_that_is_held_up_loses_whole_chunks_and_keeps_the_one_it_holds(make_writer, tmp_path):
+    """Another thread sits on the HDF5 library, as a slow disk would make it, while the loop goes on."""
+    ring = make_ring(64)
+    writer = make_writer(ring)
+    writer.record(True)
+    feed(ring, 10)
+    assert writer.flush()
+    done = threading.Thread(target=writer.flush)
+    with h5py._objects.phil:
+        feed(ring, 20)
+        done.start()
+        wait_until(lambda: writer._recorder._held is not None)
+        assert writer._recorder._held.first == 10
+        feed(ring, 300)
+        assert writer.status().overruns == 330 - 63 - 18  # records 18 to 266: gone, and counted at once
+    done.join()
+    assert writer.flush()
+    with TelemetryFile(list_files(tmp_path)[0]) as file:
+        gap = (30 - 18) + 8 * -(-(267 - 30) // 8)  # all that was asked for, then whole chunks
+        assert file.gaps.tolist() == [(18, 18, gap, FIRST_FRAME + 18, FIRST_FRAME + 17 + gap)]
+        assert_records(file.records(), [*range(18), *range(18 + gap, 330)])
+    assert writer.status().overruns == gap
+    assert writer.is_recording
 
 
 def test_fields_that_do_not_exist_are_refused(tmp_path):

@@ -252,6 +252,7 @@ TELEMETRY_DEFAULT_FIELDS = (
     "rmse_est",
     "snr",
     "strehl",
+    "version",
 )
 
 
@@ -267,7 +268,11 @@ class TelemetrySettings:
         TELEMETRY_DEFAULT_FIELDS, "Telemetry fields that are recorded; raw images are thinned by image_every."
     )
     image_every: int = key(
-        100, "Record one raw image of this many frames; 0: none.", unit="frames", minimum=0, maximum=1000000
+        100,
+        "Record one raw image of this many frames; 1: all, for `baldr replay`; 0: none.",
+        unit="frames",
+        minimum=0,
+        maximum=1000000,
     )
     chunk_s: float = key(0.5, "Time between two writes to disk.", unit="s", above=0, maximum=60)
     file_mb: float = key(256.0, "Size at which a new file is begun.", unit="MB", above=0, maximum=1e6)

@@ -269,6 +269,7 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     ring.frame[row] = counters[d.LAST_NUMBER]
     ring.time_ns[row] = woken_ns
     ring.latency_ns[row] = np.int32(latency)
+    ring.version[row] = counters[d.VERSION_IN_FORCE]
     ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
     ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
     ring.flags[row] = np.uint16(flags | (d.FLAG_MISSED_BEFORE if lost > 0 else 0))
@@ -281,6 +282,20 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     counters[d.LAST_WAKE_NS] = woken_ns
     counters[d.FRAMES] += 1
     store_release(ring.cursor, 0, written + 1)
+
+
+@part_of_kernel
+def remember(control: Any, state: Any, ring: Any, adopted: int) -> None:
+    """Copy the loop's memory between two frames, when that is asked for: a replay begins there."""
+    asked = load_acquire(control, d.CHECKPOINT)
+    if asked == load_acquire(control, d.CHECKPOINTED):
+        return
+    for i in range(state.memory.size):
+        state.checkpoint[i] = state.memory[i]
+    words = state.memory.size + d.CHECKPOINT_EXTRA
+    state.checkpoint[words + d.CHECKPOINT_RECORD] = load_acquire(ring.cursor, 0)
+    state.checkpoint[words + d.CHECKPOINT_VERSION] = adopted
+    store_release(control, d.CHECKPOINTED, asked)
 
 
 @kernel
@@ -299,10 +314,16 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
         drain(semaphore)
         counters[d.LAST_NUMBER] = -1
         counters[d.LAST_WAKE_NS] = 0
+    passes = np.int64(0)
+    most = load_acquire(control, d.PASSES)
     while True:
         stop = load_acquire(control, d.STOP)
         if stop != 0:
             break
+        if most > 0 and passes == most:
+            stop = np.int64(d.STOP_EXCHANGE)
+            break
+        passes += 1
         version = load_acquire(control, d.VERSION)
         slot = version & 1
         if version != adopted:
@@ -310,7 +331,9 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
                 carry_outputs_over(parameters, state, adopted & 1, slot)
             adopt(parameters, state, io, slot)
             adopted = version
+            counters[d.VERSION_IN_FORCE] = version
             store_release(control, d.ADOPTED, version)
+        remember(control, state, ring, adopted)
         if counters[d.PAUSED] != 0:
             sleep_until_ns(monotonic_ns() + _PAUSE_NS)
             counters[d.LAST_WAKE_NS] = 0

@@ -24,10 +24,16 @@ VERSION: Final = 0
 """Version of the parameters in force; its lowest bit is the slot. Written by Python."""
 ADOPTED: Final = 8
 """Version that the loop works with. Written by the loop."""
+CHECKPOINTED: Final = 9
+"""Newest `CHECKPOINT` that the loop has done. Written by the loop."""
 STOP: Final = 16
 """Request to leave the loop: 0 or one of `STOP_*`. Written by Python."""
 RESUMED: Final = 17
 """1 when the loop is entered again on the same streams: waiting frames and their numbers go on. By Python."""
+CHECKPOINT: Final = 18
+"""Another number asks for a copy of the loop's memory at the next frame boundary. Written by Python."""
+PASSES: Final = 19
+"""Leave after so many passes, of one frame at most; 0: go on. A replay goes step by step. By Python."""
 CONTROL_WORDS: Final = 24
 
 STOP_FLAT: Final = 1
@@ -131,7 +137,15 @@ BURST_START: Final = 31
 """Frame number of the first read since the last reset."""
 INJECT_ARMED: Final = 32
 """1 while a signal is injected: from its arming until it is switched off, or until the loop trips."""
+VERSION_IN_FORCE: Final = 33
+"""Version of the parameters that frames are processed with."""
 N_COUNTERS: Final = 40
+
+CHECKPOINT_RECORD: Final = -2
+"""Element of `State.checkpoint`: records in the ring when it was made."""
+CHECKPOINT_VERSION: Final = -1
+"""Element of `State.checkpoint`: version of the parameters in force then."""
+CHECKPOINT_EXTRA: Final = 2
 
 NO_FRAME: Final = -(1 << 62)
 """No frame yet."""
@@ -293,6 +307,10 @@ class State(NamedTuple):
     mean: F32
     """(A,) running mean of the actuator-space image."""
     variance: F32
+    memory: I64
+    """Everything above that outlives a frame, histograms apart: those arrays are views of it."""
+    checkpoint: I64
+    """Copy of `memory` between two frames, made when asked for; two more words say between which."""
 
 
 class Ring(NamedTuple):
@@ -321,6 +339,7 @@ class Ring(NamedTuple):
     rmse_est: F32
     snr: F32
     strehl: F32
+    version: I64
 
 
 # Bits of the ring's field `flags`; the same numbers as `telemetry.fields.FrameFlag`.

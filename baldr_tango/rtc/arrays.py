@@ -21,6 +21,8 @@ from baldr_tango.telemetry.ring import TelemetryRing, capacity_for
 CONTROLLER_TYPES: Final = {"PID": PID, "LEAKY": LEAKY, "KALMAN": KALMAN}
 """Controllers that the loop knows, by the name of the calibration file."""
 
+_LINE_BYTES: Final = 64  # of the cache
+
 
 @dataclass(frozen=True)
 class LoopArrays:
@@ -180,38 +182,57 @@ def compare(old: LoopParameters, new: LoopParameters, settings: LoopSettings) ->
     return changed
 
 
+def memory_layout(
+    n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int
+) -> dict[str, tuple[int, type]]:
+    """Members of `loop_data.State` that outlive a frame: elements and type by name, in the order in memory."""
+    return {
+        "counters": (d.N_COUNTERS, np.int64),
+        "integral_lo": (n_lo, np.float64),
+        "previous_lo": (n_lo, np.float64),
+        "integral_ho": (n_ho, np.float64),
+        "previous_ho": (n_ho, np.float64),
+        "violations": (n_ho, np.int64),
+        "muted": (n_ho, np.int64),
+        "held_lo": (n_grid, np.float32),
+        "held_ho": (n_grid, np.float32),
+        "command": (n_grid, np.float32),
+        "last_lo": (n_lo, np.float32),
+        "last_ho": (n_ho, np.float32),
+        "burst": (N_SUMS, np.float64),
+        "burst_total": (n_pixels, np.float64),
+        "burst_moment": (n_pixels, np.float64),
+        "predicted_lo": (n_lo, np.float32),
+        "predicted_ho": (n_ho, np.float32),
+        "target_lo": (n_lo, np.float64),
+        "target_ho": (n_ho, np.float64),
+        "injected": (n_grid, np.float32),
+        "mean": (n_actuators, np.float32),
+        "variance": (n_actuators, np.float32),
+    }
+
+
 def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int) -> d.State:
-    """Allocate the loop's memory, all zero."""
+    """Allocate the loop's memory, all zero; what outlives a frame in one piece, a cache line or more each."""
+    layout = memory_layout(n_pixels, n_actuators, n_lo, n_ho, n_grid)
+    words = {name: -(-n * np.dtype(kind).itemsize // _LINE_BYTES) * 8 for name, (n, kind) in layout.items()}
+    memory = np.zeros(sum(words.values()), dtype=np.int64)
+    members: dict[str, Any] = {}
+    first = 0
+    for name, (n, kind) in layout.items():
+        members[name] = memory[first : first + words[name]].view(kind)[:n]
+        first += words[name]
     return d.State(
-        counters=np.zeros(d.N_COUNTERS, dtype=np.int64),
         latency_bins=np.zeros(d.N_BINS, dtype=np.int64),
         jitter_bins=np.zeros(d.N_BINS, dtype=np.int64),
         image=np.zeros(n_pixels, dtype=np.float32),
         scratch=np.zeros(n_pixels, dtype=np.float32),
         averaged=np.zeros(n_actuators, dtype=np.float32),
-        integral_lo=np.zeros(n_lo),
-        previous_lo=np.zeros(n_lo),
-        integral_ho=np.zeros(n_ho),
-        previous_ho=np.zeros(n_ho),
-        violations=np.zeros(n_ho, dtype=np.int64),
-        muted=np.zeros(n_ho, dtype=np.int64),
-        held_lo=np.zeros(n_grid, dtype=np.float32),
-        held_ho=np.zeros(n_grid, dtype=np.float32),
-        command=np.zeros(n_grid, dtype=np.float32),
-        last_lo=np.zeros(n_lo, dtype=np.float32),
-        last_ho=np.zeros(n_ho, dtype=np.float32),
-        burst=np.zeros(N_SUMS),
-        burst_total=np.zeros(n_pixels),
-        burst_moment=np.zeros(n_pixels),
-        predicted_lo=np.zeros(n_lo, dtype=np.float32),
-        predicted_ho=np.zeros(n_ho, dtype=np.float32),
         scratch_lo=np.zeros(n_lo, dtype=np.float32),
         scratch_ho=np.zeros(n_ho, dtype=np.float32),
-        target_lo=np.zeros(n_lo),
-        target_ho=np.zeros(n_ho),
-        injected=np.zeros(n_grid, dtype=np.float32),
-        mean=np.zeros(n_actuators, dtype=np.float32),
-        variance=np.zeros(n_actuators, dtype=np.float32),
+        memory=memory,
+        checkpoint=np.zeros(memory.size + d.CHECKPOINT_EXTRA, dtype=np.int64),
+        **members,
     )
 
 

@@ -83,6 +83,7 @@ TELEMETRY_FIELDS: Final = (
     Field("rmse_est", "f4", "", "ADU", "mean of the dark-subtracted pixels outside the pupil"),
     Field("snr", "f4", "", "", "signal-to-noise ratio: temporal mean over deviation of img_dm, averaged"),
     Field("strehl", "f4", "", "", "Strehl ratio, extended Marechal approximation: model loop.strehl_model"),
+    Field("version", "i8", "", "", "version of the parameters in force: each change has the next number"),
 )
 """Every telemetry field, in the order of the files' datasets."""
 

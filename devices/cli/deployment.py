@@ -26,6 +26,10 @@ COMPILE_TIMEOUT_S: Final = 600.0
 
 CLOSE_TIMEOUT_S: Final = 20.0
 TELL_PERIOD_S: Final = 5.0
+REVIVE_AFTER_S: Final = 3.0
+"""Time without the virtual instrument: long enough to see what the beams say of it."""
+
+SHORT_LIFE_S: Final = 10.0
 READY: Final = (tango.DevState.STANDBY, tango.DevState.RUNNING, tango.DevState.ALARM, tango.DevState.ON)
 
 Say = Callable[[str], None]
@@ -48,6 +52,9 @@ class Deployment:
         self._say = say
         self._stack = ExitStack()
         self._logs = config.instrument.state / "log"
+        self._instrument: ChildProcess | None = None
+        self._instrument_began = 0.0
+        self._instrument_ended = 0.0
         self.cpus: tuple[int, ...] = ()
         """Where the loops run together with the virtual camera; empty: the servers decide."""
 
@@ -91,11 +98,36 @@ class Deployment:
         self._place()
         for added in register_devices(database, server, simulator_server.DEVICE_CLASS, [device]):
             self._say(f"registered {added} for {server}")
-        command = python_module("devices.simulator_server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
-        child = self._start("virtual instrument", "simulator.log", command, self._environment())
+        child = self._launch_instrument()
         self._wait(child, "the virtual instrument was not ready", lambda: _said(child, "ready:") != "")
         self._say(f"virtual instrument {_said(child, 'ready:')}")
         self._say(f"virtual instrument: device {device}")
+
+    def _launch_instrument(self) -> ChildProcess:
+        instance = self.config.instrument.server_instance
+        command = python_module("devices.simulator_server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
+        child = self._start("virtual instrument", "simulator.log", command, self._environment())
+        self._instrument, self._instrument_began = child, time.monotonic()
+        return child
+
+    def revive_instrument(self) -> None:
+        """Start the virtual instrument again some seconds after it has ended; to be called now and then.
+
+        Raises
+        ------
+        BackendError : it ended within seconds of its start, and would again.
+        """
+        child, now = self._instrument, time.monotonic()
+        if child is None or child.is_running:
+            return
+        if child in self.children:
+            if now - self._instrument_began < SHORT_LIFE_S:
+                child.check()
+            self.forget(child)
+            self._instrument_ended = now
+            self._say(f"virtual instrument: ended; it is started again in {REVIVE_AFTER_S:g} s")
+        if now - self._instrument_ended > REVIVE_AFTER_S:
+            self._launch_instrument()
 
     def start_server(self) -> None:
         """Register the devices that are missing, start the device server, wait for its beams."""

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from baldr_tango.configuration.runtime import RuntimeConfig
+from baldr_tango.errors import BackendError
 from devices.cli.beams import Report
 from devices.cli.calibrate import ProgressLines, calibrate_beams
 from devices.cli.connect import configuration
@@ -118,11 +119,14 @@ class _Run:
         _say(self.console, "  to measure again: 'baldr calibrate' with open loops, or delete the files")
 
     def _open_truth(self) -> None:
+        for beam in self.config.beams:
+            self.truth[beam] = self._truth_reader(beam)
+
+    def _truth_reader(self, beam: int) -> TruthReader:
         from baldr_tango.simulator.truth import TruthReader
 
-        for beam in self.config.beams:
-            streams = self.config.for_beam(beam).streams
-            self.truth[beam] = TruthReader(streams.camera, streams.directory or None)
+        streams = self.config.for_beam(beam).streams
+        return TruthReader(streams.camera, streams.directory or None)
 
     def _close_truth(self) -> None:
         for reader in self.truth.values():
@@ -178,13 +182,17 @@ class _Run:
         return reports
 
     def _beats(self, seconds: float | None, period_s: float) -> Iterator[None]:
-        """Count time in beats, the last one at its end; Ctrl-C ends it, a dead process is an error."""
+        """Count time in beats, the last one at its end; Ctrl-C ends it.
+
+        The virtual instrument is started again when it ends; the end of another process is an error.
+        """
         end = None if seconds is None else time.monotonic() + seconds
         with _until_interrupted() as interrupted:
             while not interrupted:
                 yield
                 beat = time.monotonic() + period_s
                 while not interrupted and time.monotonic() < min(beat, end or beat):
+                    self.deployment.revive_instrument()
                     self.deployment.check()
                     time.sleep(0.05)
                 if end is not None and time.monotonic() >= end:
@@ -194,8 +202,19 @@ class _Run:
 
     def _look(self) -> tuple[list[Report], Mapping[int, TruthMeans | None] | None]:
         reports = [beam.report() for beam in self.deployment.beams]
-        truth = {beam: reader.means() for beam, reader in self.truth.items()}
+        truth = {beam: self._means(beam) for beam in self.truth}
         return reports, truth or None
+
+    def _means(self, beam: int) -> TruthMeans | None:
+        """Averages of a beam's truth; they begin anew with the virtual instrument."""
+        if not self.truth[beam].is_current():
+            try:
+                reader = self._truth_reader(beam)
+            except BackendError:
+                return None
+            self.truth[beam].close()
+            self.truth[beam] = reader
+        return self.truth[beam].means()
 
     def _summary(self, reports: list[Report]) -> int:
         reports, truth = self._look()

@@ -175,6 +175,29 @@ def test_a_part_that_dies_is_told_with_its_last_words_and_ends_the_rest(
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
+def test_a_virtual_instrument_that_dies_is_started_again_and_the_beam_goes_on(
+    runtime_file: Path, state: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "up.log"
+
+    def frame_rates() -> list[float]:
+        return [float(rate) for rate in re.findall(r"beam 1 [A-Z]+ .* ([\d.]+) Hz", output.read_text())]
+
+    with _up(runtime_file, state, output, "--plain") as process:
+        wait_for(lambda: len(frame_rates()) > 3 or process.poll() is not None, "a beam that works", LONG_S)
+        assert process.poll() is None, output.read_text()
+        children = _children(process.pid)
+        instrument = next(child for child in children if "devices.simulator_server" in child.cmdline())
+        instrument.kill()
+        wait_for(lambda: "it is started again" in output.read_text(), "word of its end", LONG_S)
+        wait_for(lambda: frame_rates()[-1] == 0.0, "a beam without frames", LONG_S)
+        wait_for(lambda: frame_rates()[-1] > 100.0, "frames of the new instrument", LONG_S)
+        assert process.poll() is None, output.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG_S) == 0, output.read_text()
+    assert "closed TT+HO" in output.read_text().rpartition("summary")[2]
+
+
 def test_a_wrong_calibration_is_told_by_the_beam_that_has_it(
     runtime_file: Path, state: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from baldr_tango.beam.processing import Processing
 from baldr_tango.beam.readings import read_values
 from baldr_tango.beam.references import References
 from baldr_tango.beam.saving import Saving
+from baldr_tango.beam.self_test import prepare_self_test
 from baldr_tango.beam.state import BeamState, StateChange, after
 from baldr_tango.beam.statistics import Figures
 from baldr_tango.configuration.calibration import load_calibration
@@ -134,6 +135,7 @@ class Beam:
             if self.settings.loop.basis_file:
                 self.bases = load_bases(self.settings.loop.basis_file)
             self.load(self.settings.calibration_file, self.settings.mask)
+            prepare_self_test()
         except BaldrError as error:
             self._failure = str(error)
             self.log.error("configuration failed: %s", error)

@@ -49,7 +49,7 @@ def read_throttling(root: Path = Path("/")) -> Throttling:
 
 
 def throttled_fraction(root: Path = Path("/")) -> float:
-    """Fraction of the time that a real-time thread which never sleeps gets no CPU: 0.05 by default, 0 if lifted.
+    """Fraction of the time without CPU of a real-time thread that never sleeps: 0.05 by default, 0 if lifted.
 
     Parameters
     ----------

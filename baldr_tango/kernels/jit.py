@@ -10,35 +10,73 @@ digest of all kernel sources: an edit or an upgrade can never run yesterday's ma
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
+import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import numba
 from numba.core import config as numba_config
+from numba.core.caching import FunctionCache
+
+from baldr_tango import kernel_cache
+
+_log: Final = logging.getLogger("baldr.kernels")
 
 JIT_DISABLED: Final = bool(numba_config.DISABLE_JIT)  # type: ignore[attr-defined]
 """True when ``NUMBA_DISABLE_JIT`` asks for plain Python."""
 
-
-def _cache_directory() -> Path:
-    base = (
-        os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    )
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return Path(base) / "baldr_tango" / digest.hexdigest()[:16]
+_DIRECTORY: Final = kernel_cache.cache_directory(numba.__version__)
 
 
-if not JIT_DISABLED:
-    numba_config.CACHE_DIR = str(_cache_directory())  # type: ignore[attr-defined]
+def _claim() -> bool:
+    """Tell whether compiled code can be kept on disk; say why not."""
+    if JIT_DISABLED:
+        return False
+    try:
+        kernel_cache.claim(_DIRECTORY)
+    except OSError as error:
+        _log.warning("compiled kernels are not kept, each start compiles them for half a minute: %s", error)
+        return False
+    numba_config.CACHE_DIR = str(_DIRECTORY)  # type: ignore[attr-defined]
+    return True
+
+
+_IS_KEPT: Final = _claim()
+
+
+class _Cache(FunctionCache):
+    """numba's cache, written by one process at a time; what cannot be written is done without."""
+
+    _has_warned = False
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the code of one signature on disk."""
+        try:
+            with kernel_cache.saving(_DIRECTORY):
+                super().save_overload(sig, data)
+        except OSError as error:
+            if not _Cache._has_warned:
+                _Cache._has_warned = True
+                _log.warning("compiled kernels cannot be kept on disk: %s", error)
+
+
+def _compiler(**options: Any) -> Callable[[Any], Any]:
+    """Return a decorator that compiles a function and keeps the code on disk."""
+    compiled: Any = numba.njit(**options)
+
+    def decorate(function: Any) -> Any:
+        dispatcher = compiled(function)
+        if _IS_KEPT:
+            # As Dispatcher.enable_caching does, with our class.
+            dispatcher._cache = _Cache(function)
+        return dispatcher
+
+    return decorate
+
 
 _FAST: Final = {"reassoc", "contract", "arcp", "nsz"}
-_njit: Any = numba.njit  # its stubs do not know the option _nrt
 
-kernel: Any = _njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
+kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=_FAST)
 """Compile a function for the real-time path: no GIL, cached on disk, guards intact.
 
 ``_nrt=False`` leaves out numba's reference counts. They cost the loop more than all its arithmetic: two
@@ -46,16 +84,16 @@ thousand calls per frame for the arrays of its argument groups. In return nothin
 the compiler now checks; the arrays belong to the Python caller.
 """
 
-allocating_kernel: Any = _njit(nogil=True, cache=True, fastmath=_FAST)
+allocating_kernel: Any = _compiler(nogil=True, fastmath=_FAST)
 """As `kernel`, for a function that allocates its work space before it enters its loop."""
 
-exact_kernel: Any = _njit(nogil=True, cache=True, _nrt=False, fastmath=False)
+exact_kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=False)
 """Compile a function whose floating-point order must stay as written.
 
 Said explicitly: without it numba hands down the flags of the first caller, and keeps them in the cache.
 """
 
-part_of_kernel: Any = _njit(inline="always")
+part_of_kernel: Any = numba.njit(inline="always")
 """A part of a kernel that takes whole groups of arrays.
 
 Groups have hundreds of members for the compiler. Handing them from function to function costs more than

@@ -18,6 +18,7 @@ from tango import AttrQuality, DevFailed, DevState
 from tango.utils import PyTangoThread
 
 from baldr_tango.interface import VALUES, Value
+from baldr_tango.thread_names import show_thread_name
 from devices.attributes import filters_archive, neutral, on_the_wire
 
 SCALAR_PERIOD_S: Final = 0.1
@@ -135,6 +136,7 @@ class Publisher:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        show_thread_name()
         while not self._stop.is_set():
             self._wake.wait(SCALAR_PERIOD_S)
             woken = self._wake.is_set()

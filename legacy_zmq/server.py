@@ -24,6 +24,7 @@ import zmq
 from baldr_tango.errors import BackendError
 from baldr_tango.peers.endpoint import check_endpoint
 from baldr_tango.peers.mailbox import Mailbox
+from baldr_tango.thread_names import show_thread_name
 from legacy_zmq.envelope import Request, read_request
 from legacy_zmq.workers import Workers
 
@@ -139,6 +140,7 @@ class ReplyServer:
         self.stop()
 
     def _run(self, bound: Future[str]) -> None:
+        show_thread_name()
         try:
             with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
                 socket.linger = _FLUSH_MS

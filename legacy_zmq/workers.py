@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from baldr_tango.thread_names import show_thread_name
+
 _DONE: Final = None
 
 
@@ -64,6 +66,7 @@ class Workers:
         return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _run(self) -> None:
+        show_thread_name()
         while True:
             try:
                 task = self._tasks.get_nowait()

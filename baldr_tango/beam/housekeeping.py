@@ -12,6 +12,7 @@ from baldr_tango.errors import BaldrError
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.names import RtcState
 from baldr_tango.rtc import RealTimeLoop
+from baldr_tango.thread_names import show_thread_name
 
 if TYPE_CHECKING:
     from baldr_tango.beam.beam import Beam
@@ -65,6 +66,7 @@ class Housekeeping:
         self._frames = 0
 
     def _run(self) -> None:
+        show_thread_name()
         while not self._stopping.wait(PERIOD_S):
             try:
                 self._look()

@@ -28,6 +28,7 @@ from baldr_tango.peers.health import ConnectionCounters, Health, HealthRecord
 from baldr_tango.peers.mailbox import Mailbox
 from baldr_tango.peers.pending import PendingRequests, Request
 from baldr_tango.peers.shared import Shared
+from baldr_tango.thread_names import show_thread_name
 
 T = TypeVar("T")
 log = logging.getLogger("baldr.peers")
@@ -155,6 +156,7 @@ class Connection:
         return f"{self.name} at {self.endpoint}"
 
     def _run(self) -> None:
+        show_thread_name()
         try:
             self._tell_state(self._health.connecting)
             with zmq.Context() as context, context.socket(zmq.DEALER) as socket:

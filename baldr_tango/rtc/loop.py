@@ -26,6 +26,7 @@ from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
 from baldr_tango.streams import Stream
 from baldr_tango.telemetry.ring import TelemetryRing
+from baldr_tango.thread_names import show_thread_name
 
 WAIT_NS: Final = 20_000_000
 """Longest uninterrupted wait for a frame: bounds the reaction to a command without frames."""
@@ -226,6 +227,7 @@ class RealTimeLoop:
                 store_release(self.arrays.control, d.STOP, 0)
 
     def _live(self) -> None:
+        show_thread_name()
         try:
             self._compile()
             left = 0

@@ -17,6 +17,7 @@ from baldr_tango.telemetry.fields import FIELD_BY_NAME
 from baldr_tango.telemetry.recorder import Counters, Log, Recorder
 from baldr_tango.telemetry.recording import Description
 from baldr_tango.telemetry.ring import TelemetryRing
+from baldr_tango.thread_names import show_thread_name
 
 STOP_TIMEOUT_S: Final = 10.0
 """Longest wait for the disk when the thread is stopped [s]."""
@@ -202,6 +203,7 @@ class TelemetryWriter:
 
     def _run(self, orders: queue.SimpleQueue[_Order]) -> None:
         """The thread: an order when there is one, a chunk when it is time."""
+        show_thread_name()
         pause_s = self._chunk_s
         written_at, written = time.monotonic(), self._recorder.ring.write_index
         while True:

@@ -27,14 +27,17 @@ def shared_cpu(config: RuntimeConfig, allowed: Iterable[int], is_permitted: bool
 
     Returns
     -------
-    what the runtime file says, if it says something; else the last CPU, where fewer interrupts arrive than on
-    the first, of a machine with too few CPUs to give one to each loop, the camera and everything else.
+    what the runtime file says, if it says something; nothing if loops poll; else the last CPU, where fewer
+    interrupts arrive than on the first, of a machine with too few CPUs to give one to each loop, the camera
+    and everything else.
     """
     if config.realtime.cpus:
         return config.realtime.cpus
     cpus = sorted(allowed)
+    # A loop that polls its camera would never let it run.
+    may_share = config.realtime.priority > 0 and config.realtime.waiting == "semaphore"
     is_small = 1 < len(cpus) < len(config.beams) + 2
-    return (cpus[-1],) if is_small and is_permitted and config.realtime.priority > 0 else ()
+    return (cpus[-1],) if is_small and is_permitted and may_share else ()
 
 
 def may_run_real_time(priority: int) -> bool:

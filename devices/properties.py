@@ -15,6 +15,8 @@ from typing import Any, Final
 from tango.server import device_property
 
 from baldr_tango.configuration.runtime import BeamSettings, load_runtime, shipped_config
+from baldr_tango.configuration.schema import declared_keys
+from baldr_tango.configuration.settings import RealtimeSettings
 from baldr_tango.errors import ConfigError
 from devices.placement import cpus_from_environment
 
@@ -66,6 +68,10 @@ def property_members() -> dict[str, device_property]:
             default_value=FROM_FILE,
             doc="SCHED_FIFO priority of the real-time thread (0: normal scheduling), in place of "
             "realtime.priority. -1: from the runtime file.",
+        ),
+        "Waiting": _text(
+            "How the real-time thread waits for a frame, semaphore, spin or spin_then_wait, in place of"
+            " realtime.waiting. Empty: from the runtime file."
         ),
         "Telemetry": _text("on or off: record from the start, in place of telemetry.record."),
         "TelemetryDirectory": _text("Directory of the telemetry files, in place of telemetry.directory."),
@@ -164,6 +170,13 @@ def _realtime(properties: Mapping[str, Any]) -> dict[str, Any]:
     if any(cpu < 0 for cpu in cpus):
         raise ConfigError(f"property Cpus: found {list(cpus)}, expected CPU numbers from 0")
     chosen: dict[str, Any] = {} if priority == FROM_FILE else {"priority": priority}
+    waiting, allowed = properties["Waiting"].strip(), declared_keys(RealtimeSettings)["waiting"].choices
+    if waiting:
+        if waiting not in allowed:
+            raise ConfigError(
+                f"property Waiting: found {waiting!r}, expected {', '.join(allowed)}, or nothing"
+            )
+        chosen["waiting"] = waiting
     cpus = cpus or cpus_from_environment()
     return {**chosen, "cpus": cpus} if cpus else chosen
 

@@ -256,6 +256,7 @@ class Beam:
             alarm=self.housekeeping.alarms if rtc != RtcState.STOPPED else (),
             fault=fault,
             busy=busy,
+            notes=loop.waiting.notes if loop.waiting is not None and loop.is_alive else (),
         )
 
     def _rtc_state(self, loop: RealTimeLoop) -> tuple[RtcState, str, str]:

@@ -61,7 +61,7 @@ class Housekeeping:
     def watch(self, loop: RealTimeLoop) -> None:
         """Look after another loop from now on."""
         self._loop = loop
-        self._statistics = Statistics(loop)
+        self._statistics = Statistics(loop, self._beam.settings.realtime.window_s)
         self._frame_time = time.monotonic()
         self._frames = 0
 

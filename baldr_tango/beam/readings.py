@@ -79,6 +79,10 @@ def _figure(name: str, moment: Moment) -> Any:
     return getattr(moment.figures, name)
 
 
+def _percentile(name: str, which: str, moment: Moment) -> float:
+    return float(getattr(getattr(moment.figures, name), which))
+
+
 def _vector(field: str, moment: Moment) -> Any:
     return moment.newest(field).astype(np.float64)
 
@@ -127,6 +131,7 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "stale_wakeups": partial(_counter, d.STALE),
     "skipped_frames": partial(_counter, d.SKIPPED),
     "torn_frames": partial(_counter, d.TORN),
+    "camera_restarts": partial(_counter, d.CAMERA_RESTARTS),
     "limited_modes": partial(_counter, d.LIMITED),
     "muted_modes": partial(_counter, d.MUTED),
     "automation": lambda m: m.beam.automation.text,
@@ -139,12 +144,16 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "write_errors": partial(_counter, d.WRITE_ERRORS),
     "stream_reopens": lambda m: m.loop.reopens if m.loop else 0,
     "frame_rate": partial(_figure, "frame_rate"),
-    "latency_p50": partial(_figure, "latency_p50"),
-    "latency_p99": partial(_figure, "latency_p99"),
+    **{
+        f"{name}_{which}": partial(_percentile, name, which)
+        for name in ("latency", "jitter")
+        for which in ("p50", "p99", "p999", "start_p50", "start_p99", "start_p999")
+    },
+    "latency_window_max": partial(_percentile, "latency", "max"),
+    "jitter_window_max": partial(_percentile, "jitter", "max"),
     "latency_max": lambda m: _counter(d.LATENCY_MAX_NS, m) / 1000.0,
-    "jitter_p50": partial(_figure, "jitter_p50"),
-    "jitter_p99": partial(_figure, "jitter_p99"),
     "jitter_max": lambda m: _counter(d.JITTER_MAX_NS, m) / 1000.0,
+    "waiting": lambda m: m.loop.waiting.mode if m.loop and m.loop.waiting else "",
     "flux": partial(_figure, "flux"),
     "snr": lambda m: float(m.newest("snr")) if m.loop else 0.0,
     "strehl": partial(_figure, "strehl"),

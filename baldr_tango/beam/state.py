@@ -89,6 +89,8 @@ class BeamState:
     """Why the beam does not work."""
     busy: str = ""
     """What the beam is waiting for or preparing."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing, and no alarm."""
 
     @property
     def message(self) -> str:
@@ -97,6 +99,7 @@ class BeamState:
         lines += [f"fault: {self.fault}"] if self.fault else []
         lines += [self.busy] if self.busy else []
         lines += [f"alarm: {reason}" for reason in self.alarm]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 

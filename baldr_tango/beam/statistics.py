@@ -18,6 +18,26 @@ WINDOW_S: Final = 1.0
 
 
 @dataclass(frozen=True)
+class Percentiles:
+    """Percentiles of a time, of the newest window and since the start [us]."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    p999: float = 0.0
+    max: float = 0.0
+    start_p50: float = 0.0
+    start_p99: float = 0.0
+    start_p999: float = 0.0
+
+    @classmethod
+    def of(cls, histogram: RecentPercentiles, longest_ns: int) -> Percentiles:
+        """Read them off; none is larger than the largest time of all, which is known exactly."""
+        recent = histogram.percentiles(50.0, 99.0, 99.9, 100.0)
+        all_time = histogram.percentiles_since_start(50.0, 99.0, 99.9)
+        return cls(*(min(value, longest_ns / 1000.0) for value in (*recent, *all_time)))
+
+
+@dataclass(frozen=True)
 class Figures:
     """Rates, percentiles and averages of the last second or seconds."""
 
@@ -26,11 +46,8 @@ class Figures:
     lost: int = 0
     """Frames lost within the window."""
     skipped: int = 0
-    latency_p50: float = 0.0
-    """[us]"""
-    latency_p99: float = 0.0
-    jitter_p50: float = 0.0
-    jitter_p99: float = 0.0
+    latency: Percentiles = Percentiles()
+    jitter: Percentiles = Percentiles()
     flux: float = 0.0
     """[ADU]"""
     strehl: float = 0.0
@@ -44,10 +61,11 @@ class Figures:
 class Statistics:
     """Watches the counters, histograms and ring of one loop."""
 
-    def __init__(self, loop: RealTimeLoop) -> None:
+    def __init__(self, loop: RealTimeLoop, window_s: int = 10) -> None:
+        """Begin to watch; percentiles are those of the newest `window_s` seconds."""
         self._loop = loop
-        self._latency = RecentPercentiles()
-        self._jitter = RecentPercentiles()
+        self._latency = RecentPercentiles(round(window_s / WINDOW_S))
+        self._jitter = RecentPercentiles(round(window_s / WINDOW_S))
         self._time = time.monotonic()
         self._counters = loop.counters
         self._latency.add(loop.arrays.state.latency_bins)
@@ -56,23 +74,19 @@ class Statistics:
 
     def update(self) -> Figures:
         """Take the figures of the time since the last call; call it about once per `WINDOW_S`."""
-        now, counters = time.monotonic(), self._loop.counters
         state = self._loop.arrays.state
         self._latency.add(state.latency_bins)
         self._jitter.add(state.jitter_bins)
+        now, counters = time.monotonic(), self._loop.counters
         elapsed = max(now - self._time, 1e-6)
         change = counters - self._counters
         self._time, self._counters = now, counters
-        latency = self._latency.percentiles(50.0, 99.0)
-        jitter = self._jitter.percentiles(50.0, 99.0)
         self.figures = Figures(
             frame_rate=float(change[d.FRAMES]) / elapsed,
             lost=int(change[d.LOST]),
             skipped=int(change[d.SKIPPED]),
-            latency_p50=latency[0],
-            latency_p99=latency[1],
-            jitter_p50=jitter[0],
-            jitter_p99=jitter[1],
+            latency=Percentiles.of(self._latency, int(counters[d.LATENCY_MAX_NS])),
+            jitter=Percentiles.of(self._jitter, int(counters[d.JITTER_MAX_NS])),
             **self._averages(int(change[d.FRAMES])),
         )
         return self.figures

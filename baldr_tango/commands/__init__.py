@@ -18,6 +18,7 @@ from baldr_tango.commands import (
     processing,
     references,
     telemetry,
+    timing,
 )
 from baldr_tango.commands.door import execute, runs_beside
 from baldr_tango.commands.table import COMMANDS
@@ -43,4 +44,5 @@ __all__ = [
     "references",
     "runs_beside",
     "telemetry",
+    "timing",
 ]

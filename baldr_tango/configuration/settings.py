@@ -231,6 +231,22 @@ class RealtimeSettings:
     priority: int = key(50, "SCHED_FIFO priority; 0: normal scheduling.", minimum=0, maximum=99)
     cpus: tuple[int, ...] = key((), "CPUs on which the thread may run; empty: all.", minimum=0, maximum=4095)
     lock_memory: bool = key(True, "Lock the process in memory.")
+    waiting: str = key(
+        "semaphore",
+        "How the thread waits for a frame: asleep on the semaphore, polling the camera's counter all the"
+        " time, or polling for spin_us before it goes to sleep.",
+        choices=("semaphore", "spin", "spin_then_wait"),
+    )
+    spin_us: float = key(
+        100.0, "Time that spin_then_wait polls for each frame.", unit="us", minimum=1, maximum=100000
+    )
+    window_s: int = key(
+        10,
+        "Time over which percentiles of latency and jitter are taken beside those since the start.",
+        unit="s",
+        minimum=1,
+        maximum=600,
+    )
 
 
 TELEMETRY_DEFAULT_FIELDS = (

@@ -53,6 +53,29 @@ def _spectrum(name: str, doc: str, size: int, unit: str = "", **more: object) ->
     return Value(name, float, doc, unit, shape="spectrum", max_dim=(size, 0), format="%9.5f", **more)  # type: ignore[arg-type]
 
 
+def _times(name: str, doc: str) -> tuple[Value, ...]:
+    """Percentiles of a time: of the newest seconds, and since the start."""
+    shares = (("p50", "median", 1.0), ("p99", "99th percentile", 5.0), ("p999", "99.9th percentile", 10.0))
+    window, start = "last realtime.window_s seconds", "since start"
+    title = name.capitalize()
+    rows = [
+        *(
+            (which, f"{title} {which}", f"{share} of the {doc}, {window}", change)
+            for which, share, change in shares
+        ),
+        ("window_max", f"{title} recent max", f"largest {doc}, {window}", 10.0),
+        *(
+            (f"start_{which}", f"{title} {which}, all", f"{share} of the {doc}, {start}", change)
+            for which, share, change in shares
+        ),
+        ("max", f"{title} max", f"largest {doc}, {start}", 10.0),
+    ]
+    return tuple(
+        Value(f"{name}_{which}", float, text, "us", label, "%8.1f", archive_change=change)
+        for which, label, text, change in rows
+    )
+
+
 _LARGEST_FRAME: Final = 256
 _MOST_MODES: Final = 4096
 
@@ -234,6 +257,14 @@ VALUES: Final[tuple[Value, ...]] = (
         label="Limited modes",
         archive_change=0,
     ),
+    Value(
+        "camera_restarts",
+        int,
+        "times the camera's counter began again",
+        label="Camera restarts",
+        minimum=0,
+        expert=True,
+    ),
     Value("muted_modes", int, "high-order modes muted after too many violations", label="Muted modes"),
     Value("automation", str, "whether loops close and open by themselves", label="Automation state"),
     Value(
@@ -277,59 +308,14 @@ VALUES: Final[tuple[Value, ...]] = (
         format="%8.2f",
         archive_change=1.0,
     ),
+    *_times("latency", "time from wake-up to command written"),
+    *_times("jitter", "departure of the frame interval from the nominal period"),
     Value(
-        "latency_p50",
-        float,
-        "median time from wake-up to command written, last seconds",
-        unit="us",
-        label="Latency p50",
-        format="%8.1f",
-        archive_change=1.0,
-    ),
-    Value(
-        "latency_p99",
-        float,
-        "99th percentile of the latency, last seconds",
-        unit="us",
-        label="Latency p99",
-        format="%8.1f",
-        archive_change=5.0,
-    ),
-    Value(
-        "latency_max",
-        float,
-        "largest latency since start",
-        unit="us",
-        label="Latency max",
-        format="%8.1f",
-        archive_change=10.0,
-    ),
-    Value(
-        "jitter_p50",
-        float,
-        "median departure of the frame interval from the nominal period, last seconds",
-        unit="us",
-        label="Jitter p50",
-        format="%8.1f",
-        archive_change=1.0,
-    ),
-    Value(
-        "jitter_p99",
-        float,
-        "99th percentile of the jitter, last seconds",
-        unit="us",
-        label="Jitter p99",
-        format="%8.1f",
-        archive_change=5.0,
-    ),
-    Value(
-        "jitter_max",
-        float,
-        "largest jitter since start",
-        unit="us",
-        label="Jitter max",
-        format="%8.1f",
-        archive_change=10.0,
+        "waiting",
+        str,
+        "how the loop waits for frames: semaphore, spin or spin_then_wait; empty without streams",
+        label="Waiting",
+        expert=True,
     ),
     Value(
         "flux",

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from baldr_tango.kernels.jit import JIT_DISABLED, exact_kernel
 
+CLOCK_REALTIME: Final = 0
 CLOCK_MONOTONIC: Final = 1
 _TIMER_ABSTIME: Final = 1
 _NS: Final = 1_000_000_000
@@ -48,19 +49,24 @@ def _fill_timespec(builder: Any, spec: Any, nanoseconds: Any) -> None:
     builder.store(builder.srem(nanoseconds, ns), builder.gep(spec, [zero, ir.Constant(_I32, 1)]))
 
 
-@intrinsic
-def _monotonic(typingctx: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        spec, pointer = _timespec(builder)
-        _call(
-            builder, "clock_gettime", _I32, [(_I32, ir.Constant(_I32, CLOCK_MONOTONIC)), (_POINTER, pointer)]
-        )
-        zero = ir.Constant(_I32, 0)
-        seconds = builder.load(builder.gep(spec, [zero, zero]))
-        rest = builder.load(builder.gep(spec, [zero, ir.Constant(_I32, 1)]))
-        return builder.add(builder.mul(seconds, ir.Constant(_I64, _NS)), rest)
+def _clock(number: int) -> Any:
+    @intrinsic
+    def clock(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            spec, pointer = _timespec(builder)
+            _call(builder, "clock_gettime", _I32, [(_I32, ir.Constant(_I32, number)), (_POINTER, pointer)])
+            zero = ir.Constant(_I32, 0)
+            seconds = builder.load(builder.gep(spec, [zero, zero]))
+            rest = builder.load(builder.gep(spec, [zero, ir.Constant(_I32, 1)]))
+            return builder.add(builder.mul(seconds, ir.Constant(_I64, _NS)), rest)
 
-    return types.int64(), codegen
+        return types.int64(), codegen
+
+    return clock
+
+
+_monotonic = _clock(CLOCK_MONOTONIC)
+_realtime = _clock(CLOCK_REALTIME)
 
 
 @intrinsic
@@ -183,6 +189,10 @@ if JIT_DISABLED:
         """Return CLOCK_MONOTONIC [ns]."""
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
+    def realtime_ns() -> int:
+        """Return CLOCK_REALTIME, UTC since 1970 [ns]."""
+        return time.time_ns()
+
     def sleep_until_ns(deadline: int) -> int:
         """Sleep until CLOCK_MONOTONIC reaches `deadline` [ns]; return 0, or an error number."""
         rest = deadline - monotonic_ns()
@@ -237,6 +247,11 @@ else:
     def monotonic_ns():
         """Return CLOCK_MONOTONIC [ns]."""
         return _monotonic()
+
+    @exact_kernel
+    def realtime_ns():
+        """Return CLOCK_REALTIME, UTC since 1970 [ns]."""
+        return _realtime()
 
     @exact_kernel
     def sleep_until_ns(deadline):

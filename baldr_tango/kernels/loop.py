@@ -43,12 +43,13 @@ from baldr_tango.kernels.loop_injection import arm, disarm, inject, prepare_targ
 from baldr_tango.kernels.loop_streams import (
     READ,
     TORN,
-    drain,
     number_frame,
     read_frame,
     settled_count,
     write_command,
 )
+from baldr_tango.kernels.loop_timing import begin_budget, bin_of, note_stages, stamp
+from baldr_tango.kernels.loop_waiting import forget_frames, wait_for_count
 
 _PAUSE_NS = 2_000_000
 
@@ -85,12 +86,13 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
         counters[d.INJECT_EPOCH_SEEN] = switches[d.INJECT_EPOCH]
         changed = changed or largest(state.injected) > 0.0
         arm(state, switches)
+    if switches[d.BUDGET_EPOCH] != counters[d.BUDGET_SEEN]:
+        counters[d.BUDGET_SEEN] = switches[d.BUDGET_EPOCH]
+        begin_budget(state, switches)
     if changed:
         apply_command(parameters, state, io, slot, state.command)
     if counters[d.PAUSED] != 0 and switches[d.PAUSE] == 0:
-        # Frames of the pause are neither processed late nor counted as lost.
-        drain(io.handles[d.CAMERA_SEMAPHORE])
-        counters[d.LAST_NUMBER] = -1
+        forget_frames(state, io)
     counters[d.PAUSED] = switches[d.PAUSE]
 
 
@@ -193,6 +195,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
         multiply(p.reconstructor_lo, slot, signal, error_lo)
         multiply(p.reconstructor_ho, slot, signal, error_ho)
     counters[d.HISTORY] += 1
+    stamp(state, d.STAGE_RECONSTRUCT)
     prepare_targets(p, state, slot, inject(p, state, slot), ring.c_inj[row])
     if counters[d.LO_CLOSED] != 0:
         if control_lo(p, state, slot, error_lo, output_lo, shape_lo):
@@ -257,8 +260,10 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     if lost < 0:
         return
     row = written % capacity
+    stamp(state, d.STAGE_READ)
     flags = process(parameters, state, io, ring, slot, row)
-    latency = monotonic_ns() - woken_ns
+    written_ns = monotonic_ns()
+    latency = written_ns - woken_ns
     if flags & d.FLAG_SKIPPED:
         ring.rmse_est[row] = np.float32(0.0)
         ring.snr[row] = np.float32(0.0)
@@ -273,15 +278,17 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
     ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
     ring.flags[row] = np.uint16(flags | (d.FLAG_MISSED_BEFORE if lost > 0 else 0))
-    state.latency_bins[min(latency // d.BIN_NS, d.N_BINS - 1)] += 1
+    state.latency_bins[bin_of(latency)] += 1
     counters[d.LATENCY_MAX_NS] = max(counters[d.LATENCY_MAX_NS], latency)
     if counters[d.LAST_WAKE_NS] != 0 and lost == 0:
         jitter = abs(woken_ns - counters[d.LAST_WAKE_NS] - parameters.switches[slot, d.PERIOD_NS])
-        state.jitter_bins[min(jitter // d.BIN_NS, d.N_BINS - 1)] += 1
+        state.jitter_bins[bin_of(jitter)] += 1
         counters[d.JITTER_MAX_NS] = max(counters[d.JITTER_MAX_NS], jitter)
     counters[d.LAST_WAKE_NS] = woken_ns
     counters[d.FRAMES] += 1
     store_release(ring.cursor, 0, written + 1)
+    if counters[d.BUDGET_LEFT] > 0 and flags & (d.FLAG_SKIPPED | d.FLAG_TRIPPED | d.FLAG_NOT_APPLIED) == 0:
+        note_stages(state, io, woken_ns, written_ns)
 
 
 @part_of_kernel
@@ -311,8 +318,7 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
     if load_acquire(control, d.RESUMED) != 0:
         adopted = load_acquire(control, d.ADOPTED)
     else:
-        drain(semaphore)
-        counters[d.LAST_NUMBER] = -1
+        forget_frames(state, io)
         counters[d.LAST_WAKE_NS] = 0
     passes = np.int64(0)
     most = load_acquire(control, d.PASSES)
@@ -338,9 +344,13 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
             sleep_until_ns(monotonic_ns() + _PAUSE_NS)
             counters[d.LAST_WAKE_NS] = 0
             continue
-        arrived = sem_wait_until(semaphore, monotonic_ns() + io.handles[d.WAIT_NS])
-        # A semaphore that was initialised again under a waiter does not wake it any more; the post is there.
-        if not arrived and not sem_trywait(semaphore):
+        if io.handles[d.SPIN_NS] > 0:
+            arrived = wait_for_count(state, io)
+        else:
+            until = monotonic_ns() + io.handles[d.WAIT_NS]
+            # A semaphore that was initialised again under a waiter does not wake it; the post is there.
+            arrived = sem_wait_until(semaphore, until) or sem_trywait(semaphore)
+        if not arrived:
             counters[d.TIMEOUTS] += 1
             counters[d.LAST_WAKE_NS] = 0
             continue

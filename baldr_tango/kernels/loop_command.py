@@ -13,6 +13,7 @@ from baldr_tango.kernels.control import (
 from baldr_tango.kernels.jit import part_of_kernel
 from baldr_tango.kernels.loop_injection import disarm
 from baldr_tango.kernels.loop_streams import write_command
+from baldr_tango.kernels.loop_timing import stamp
 
 
 @part_of_kernel
@@ -69,6 +70,7 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> 
     compose(parameters, state, slot, out)
     peak = largest(out)
     if peak <= parameters.limits[slot, d.COMMAND_LIMIT]:
+        stamp(state, d.STAGE_CONTROL)
         write_command(io, state, out)
         return True
     counters[d.TRIP] = d.TRIP_LIMIT if np.isfinite(peak) else d.TRIP_NOT_FINITE

@@ -73,7 +73,11 @@ STREHL_PIXEL: Final = 20
 """Flat index of the pixel that the Strehl ratio is estimated from; below 0: from the high-order residual."""
 OFFSET_EPOCH: Final = 21
 """Changes with the offsets: the mirror follows at once."""
-N_SWITCHES: Final = 24
+BUDGET_EPOCH: Final = 28
+"""Changes with every request of a latency budget."""
+BUDGET_FRAMES: Final = 29
+"""Frames whose stages are timed; 0 ends it."""
+N_SWITCHES: Final = 32
 
 INJECT_LO: Final = 0
 INJECT_HO: Final = 1
@@ -139,7 +143,14 @@ INJECT_ARMED: Final = 32
 """1 while a signal is injected: from its arming until it is switched off, or until the loop trips."""
 VERSION_IN_FORCE: Final = 33
 """Version of the parameters that frames are processed with."""
-N_COUNTERS: Final = 40
+POSTS_OWED: Final = 40
+"""Frames found by their count, less the posts taken for them."""
+POSTS_NUMBER: Final = 41
+"""Newest frame in `POSTS_OWED`."""
+BUDGET_SEEN: Final = 42
+BUDGET_LEFT: Final = 43
+"""Frames whose stages are still to be timed."""
+N_COUNTERS: Final = 48
 
 CHECKPOINT_RECORD: Final = -2
 """Element of `State.checkpoint`: records in the ring when it was made."""
@@ -155,14 +166,34 @@ TRIP_LIMIT: Final = 1
 TRIP_NOT_FINITE: Final = 2
 """The command was not finite."""
 
-BIN_NS: Final = 500
-"""Width of a histogram bin of latency and jitter [ns]."""
-N_BINS: Final = 4096
-"""Bins of these histograms; the last one holds everything larger."""
+# Histograms of times: bins of 64 ns up to 8 us, from there on 64 bins per doubling (1.6 %), up to 8 s.
+BIN_SHIFT: Final = 6
+"""The narrowest bin has ``1 << BIN_SHIFT`` nanoseconds."""
+OCTAVE_BINS: Final = 64
+N_BINS: Final = 22 * OCTAVE_BINS
+"""The last one holds everything larger."""
+
+# Stages of a frame in the latency budget; stage k ends with stamp k.
+STAGE_WAIT: Final = 0
+"""From the write time in the stream's header to the wake-up."""
+STAGE_READ: Final = 1
+STAGE_RECONSTRUCT: Final = 2
+STAGE_CONTROL: Final = 3
+STAGE_WRITE: Final = 4
+STAGE_RECORD: Final = 5
+STAGE_LATENCY: Final = 6
+"""From the wake-up to the command written."""
+N_STAGES: Final = 7
+WRITE_TIME_SEEN: Final = 6
+"""Element of `State.stamps`: write time of the frame before, to tell whether the stream keeps it."""
+N_STAMPS: Final = 7
 
 # Places inside a stream's file (ImageStreamIO 0.0.01).
 HEADER_WORDS: Final = 42
 """int64 words of the header: 336 bytes."""
+ACQUISITION_TIME_WORD: Final = 23
+"""Seconds; nanoseconds are in the next word."""
+WRITE_TIME_WORD: Final = 25
 CNT0_WORD: Final = 30
 WRITE_WORD: Final = 33
 COUNTS_OFFSET: Final = 240
@@ -178,7 +209,9 @@ CAMERA_SEMAPHORE: Final = 1
 DM_FD: Final = 2
 TRIGGER_SEMAPHORE: Final = 3
 WAIT_NS: Final = 4
-N_HANDLES: Final = 5
+SPIN_NS: Final = 5
+"""Time for which the camera's counter is polled before the semaphore is waited for; 0: not at all."""
+N_HANDLES: Final = 6
 
 
 class Io(NamedTuple):
@@ -268,6 +301,12 @@ class State(NamedTuple):
     counters: I64
     latency_bins: I64
     jitter_bins: I64
+    stamps: I64
+    """(N_STAMPS,) ends of the stages of the newest timed frame [ns]."""
+    stage_bins: I64
+    """(N_STAGES, N_BINS) of the newest latency budget."""
+    stage_max: I64
+    """(N_STAGES,) [ns]"""
     image: F32
     """(P,) dark-subtracted frame."""
     scratch: F32

@@ -225,6 +225,9 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
     return d.State(
         latency_bins=np.zeros(d.N_BINS, dtype=np.int64),
         jitter_bins=np.zeros(d.N_BINS, dtype=np.int64),
+        stamps=np.zeros(d.N_STAMPS, dtype=np.int64),
+        stage_bins=np.zeros((d.N_STAGES, d.N_BINS), dtype=np.int64),
+        stage_max=np.zeros(d.N_STAGES, dtype=np.int64),
         image=np.zeros(n_pixels, dtype=np.float32),
         scratch=np.zeros(n_pixels, dtype=np.float32),
         averaged=np.zeros(n_actuators, dtype=np.float32),

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from baldr_tango.rtc.arrays import LoopArrays, build_arrays, compare
 from baldr_tango.rtc.exchange import Exchange
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
+from baldr_tango.rtc.waiting import Plan, spinning_loops
 from baldr_tango.streams import Stream
 from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.thread_names import show_thread_name
@@ -72,6 +73,8 @@ class RealTimeLoop:
         """True when the thread ended by an error."""
         self.reopens = 0
         """Times the streams had to be opened again."""
+        self.waiting: Plan | None = None
+        """How the loop waits for frames; None until it has streams."""
         self._settings = settings
         self._log = log
         self._compiled = False
@@ -248,7 +251,9 @@ class RealTimeLoop:
             with self._open_streams() as io:
                 self._say_problem("")
                 self.phase = "running"
-                with real_time(self._settings.realtime, self._log):
+                with real_time(self._settings.realtime, self._log), self._waiting() as plan:
+                    self.waiting = plan
+                    io.handles[d.SPIN_NS] = plan.spin_ns
                     # Nothing counts as taken over before the loop has drained old posts and said so.
                     store_release(self.arrays.control, d.ADOPTED, -1)
                     store_release(self.arrays.control, d.RESUMED, 0)
@@ -269,6 +274,11 @@ class RealTimeLoop:
         finally:
             self._compiled = False
         return left
+
+    def _waiting(self) -> AbstractContextManager[Plan]:
+        rate_hz = self.parameters.frame_rate_hz
+        period_ns = round(1e9 / rate_hz) if rate_hz > 0 else 0
+        return spinning_loops.waiting(self._settings.realtime, WAIT_NS, period_ns, self._log)
 
     def _run(self, io: d.Io) -> int:
         """Run the compiled loop on the arrays in force; return why it was left."""

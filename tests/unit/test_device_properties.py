@@ -74,6 +74,7 @@ def test_each_property_replaces_one_setting(file: Path) -> None:
             MdsEndpoint="tcp://10.0.0.1:2",
             Cpus=[2, 3],
             Priority=0,
+            Waiting="spin",
             Telemetry="off",
             TelemetryDirectory="/somewhere/telemetry",
         ),
@@ -87,6 +88,7 @@ def test_each_property_replaces_one_setting(file: Path) -> None:
     assert streams.directory == "/somewhere/shm"
     assert settings.commander_endpoint == "none"
     assert (settings.camera_endpoint, settings.mds_endpoint) == ("tcp://10.0.0.1:1", "tcp://10.0.0.1:2")
+    assert settings.realtime.waiting == "spin"
     assert (settings.realtime.cpus, settings.realtime.priority) == ((2, 3), 0)
     assert not settings.telemetry.record
     assert settings.telemetry.directory == Path("/somewhere/telemetry")
@@ -116,6 +118,7 @@ def test_the_environment_stands_in_for_absent_properties(file: Path, monkeypatch
     [
         ({"Priority": 100}, "Priority"),
         ({"Priority": -2}, "Priority"),
+        ({"Waiting": "asleep"}, "Waiting"),
         ({"Cpus": [-1]}, "Cpus"),
         ({"Telemetry": "perhaps"}, "Telemetry"),
         ({"CommanderEndpoint": "6662"}, "CommanderEndpoint"),

@@ -45,6 +45,11 @@ def test_loops_without_priority_are_left_to_the_scheduler() -> None:
     assert shared_cpu(config(4, priority=0), [0, 1], is_permitted=True) == ()
 
 
+@pytest.mark.parametrize("waiting", ["spin", "spin_then_wait"])
+def test_loops_that_poll_do_not_share_the_camera_s_cpu(waiting: str) -> None:
+    assert shared_cpu(config(4, waiting=waiting), [0, 1], is_permitted=True) == ()
+
+
 def test_asking_for_priority_leaves_the_scheduling_as_it_was() -> None:
     before = os.sched_getscheduler(0)
     assert isinstance(may_run_real_time(10), bool)

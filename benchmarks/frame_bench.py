@@ -19,7 +19,7 @@ from baldr_tango.kernels import loop as steps
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.libc import address_of, monotonic_ns
 from baldr_tango.rtc.arrays import LoopArrays, build_arrays
-from baldr_tango.rtc.loop import buffers
+from baldr_tango.rtc.compilation import buffers
 
 _timer: Any = numba.njit(nogil=True, _nrt=False)
 

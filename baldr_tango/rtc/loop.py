@@ -18,9 +18,9 @@ from baldr_tango.configuration.runtime import BeamSettings
 from baldr_tango.errors import BackendError
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.loop import run
 from baldr_tango.rtc.arrays import LoopArrays, build_arrays, compare
+from baldr_tango.rtc.compilation import buffers, compile_loop
 from baldr_tango.rtc.exchange import Exchange
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
@@ -33,7 +33,6 @@ WAIT_NS: Final = 20_000_000
 """Longest uninterrupted wait for a frame: bounds the reaction to a command without frames."""
 
 _RETRY_S: Final = 0.1
-_compiling = threading.Lock()
 
 
 @dataclass
@@ -324,19 +323,7 @@ class RealTimeLoop:
         """Compile the loop, or load it from the cache, without running it."""
         self.phase = "compiling kernels"
         began = time.monotonic()
-        with _compiling:
-            control = np.zeros(d.CONTROL_WORDS, dtype=np.int64)
-            control[d.STOP] = d.STOP_HOLD
-            idle = np.zeros(4, dtype=np.int64)  # a semaphore that nobody posts
-            handles = np.zeros(d.N_HANDLES, dtype=np.int64)
-            handles[d.CAMERA_SEMAPHORE] = address_of(idle)
-            run(
-                control,
-                self.arrays.parameters,
-                self.arrays.state,
-                buffers(self.arrays, handles, idle[:0]),
-                self.arrays.ring_arrays,
-            )
+        compile_loop(self.arrays)
         self._log.info("kernels ready after %.1f s", time.monotonic() - began)
 
     def wait_adopted(self, version: int, timeout_s: float) -> bool:
@@ -347,26 +334,6 @@ class RealTimeLoop:
     def adopted(self) -> int:
         """Version of the parameters that the loop works with."""
         return int(load_acquire(self.arrays.control, d.ADOPTED))
-
-
-def buffers(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArray[np.int64]) -> d.Io:
-    """Allocate what frames and commands pass through.
-
-    handles : see `loop_data`; dm_semaphores : addresses of those that each command posts
-    """
-    pixel_words = (arrays.n_pixels * 4 + 7) // 8
-    frame_words = np.zeros(d.HEADER_WORDS + pixel_words, dtype=np.int64)
-    dm_words = np.zeros(d.COUNTS_WORDS + arrays.n_grid, dtype=np.int64)
-    first = d.HEADER_WORDS * 2
-    return d.Io(
-        handles=handles,
-        dm_semaphores=dm_semaphores,
-        frame_words=frame_words,
-        raw=frame_words.view(np.int32)[first : first + arrays.n_pixels],
-        check=np.zeros(d.COUNTS_NBYTES // 8, dtype=np.int64),
-        dm_words=dm_words,
-        dm_map=dm_words[d.COUNTS_WORDS :].view(np.float64),
-    )
 
 
 def build_io(arrays: LoopArrays, camera: Stream, channel: Stream, combined: Stream, semaphore: int) -> d.Io:

@@ -12,7 +12,8 @@ from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.simulation_streams import FIRST_CHANNEL, StreamTable
 from baldr_tango.rtc.arrays import LoopArrays
-from baldr_tango.rtc.loop import WAIT_NS, buffers
+from baldr_tango.rtc.compilation import buffers
+from baldr_tango.rtc.loop import WAIT_NS
 
 _NO_LIMIT: Final = 1e30
 _LIGHT_ADU: Final = 60000.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from baldr_tango.configuration.runtime import RuntimeConfig
 from baldr_tango.errors import BackendError
 from devices import simulator_server
 from devices.cli.beams import BeamClient, clients
+from devices.cli.compile import is_compiled
 from devices.database import DEFAULT_PORT, EmbeddedDatabase, open_database, port_is_free, register_devices
 from devices.failures import describe
 from devices.placement import VARIABLE, may_run_real_time, shared_cpu
@@ -52,6 +54,7 @@ class Deployment:
         self._say = say
         self._stack = ExitStack()
         self._logs = config.instrument.state / "log"
+        self._compiler: ChildProcess | None = None
         self._instrument: ChildProcess | None = None
         self._instrument_began = 0.0
         self._instrument_ended = 0.0
@@ -68,6 +71,24 @@ class Deployment:
         """Raise `BackendError` when one of the processes has ended."""
         for child in self.children:
             child.check()
+
+    def compile_ahead(self) -> None:
+        """Compile the loop beside the next steps, if it was not compiled yet; `start_server` waits for it."""
+        if not is_compiled():
+            self._say(f"loop: compiling (once), log {self._logs / 'compile.log'}")
+            command = [sys.executable, "-c", "import sys; from devices.cli import main; sys.exit(main())"]
+            self._compiler = ChildProcess("compiler", [*command, "compile"], self._logs / "compile.log")
+            self._stack.callback(self._compiler.stop)
+
+    def _wait_for_compiler(self) -> None:
+        """Wait until the loop is compiled: the server would do the same work again."""
+        compiler = self._compiler
+        if compiler is not None and compiler.is_running:
+            self._say("device server: waits for the loop to be compiled")
+            deadline = Deadline(COMPILE_TIMEOUT_S, "the loop was not compiled")
+            while compiler.is_running:
+                self.check()
+                deadline.pause()
 
     def start_database(self, tango_host: str, port: int | None) -> None:
         """Use the Tango database at `tango_host`, or start one when that is empty.
@@ -140,6 +161,7 @@ class Deployment:
         if added:
             self._say(f"registered {', '.join(added)} for {server}")
         command = python_module("devices.server", instance, "-ORBendPoint", "giop:tcp:127.0.0.1:")
+        self._wait_for_compiler()
         child = self._start("device server", "server.log", command, self._environment())
         self.beams = clients(self.config, self.tango_host)
         self._wait(child, "the beams were not ready", self._beams_are_ready, self._what_beams_do)

@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
         "--database-port", type=int, metavar="PORT", help="port of the embedded Tango database (10000)"
     )
 
+    compiler = commands.add_parser(
+        "compile", help="compile the loop now, after an installation or update; the next start need not"
+    )
+    compiler.set_defaults(module="compile")
+
     client = argparse.ArgumentParser(add_help=False, parents=[common])
     client.add_argument("--beam", type=int, action="append", metavar="N", help="beam; repeatable; all")
     client.add_argument(

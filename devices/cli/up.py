@@ -86,6 +86,7 @@ class _Run:
         """Start, show, sum up."""
         deployment, options = self.deployment, self.options
         tango_host = "" if options.isolated else os.environ.get("TANGO_HOST", "")
+        deployment.compile_ahead()
         deployment.start_database(tango_host, 0 if options.isolated else options.database_port)
         if not options.no_simulator:
             deployment.start_instrument()

@@ -73,7 +73,7 @@ def check_make(words: list[str]) -> None:
 def check_baldr(words: list[str]) -> None:
     """Options that ``baldr`` takes, and configuration files that ship."""
     options = baldr_parser().parse_args(words)
-    if options.config is not None and options.config.parts[0] == "config":
+    if getattr(options, "config", None) is not None and options.config.parts[0] == "config":
         assert (ROOT / options.config).is_file()
 
 

@@ -25,6 +25,7 @@ KEEP_DAYS: Final = 30.0
 FRESH_DAYS: Final = 1.0
 """A directory used within this time is kept however many there are."""
 
+_SOURCES: Final = Path(__file__).parent / "kernels"
 _IN_USE: Final = "in_use"
 _SAVING: Final = "saving"
 _OLD: Final = ".old-"
@@ -48,14 +49,18 @@ def cache_directory(compiler_version: str) -> Path:
         os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     )
     digest = hashlib.sha256(compiler_version.encode())
-    for source in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+    for source in sorted(_SOURCES.glob("*.py")):
         digest.update(source.read_bytes())
     return Path(base) / "baldr_tango" / digest.hexdigest()[:16]
 
 
 def has_kernel(directory: Path, name: str) -> bool:
-    """Tell whether a kernel, named ``module.function``, was ever compiled into a directory."""
-    return any(directory.glob(f"*/{name}-*.nbc"))
+    """Tell whether a kernel of this copy of the product, named ``module.function``, is in a directory.
+
+    numba gives each directory of sources its own, named after a digest of the path.
+    """
+    digest = hashlib.sha1(os.path.abspath(_SOURCES).encode(), usedforsecurity=False)  # noqa: PTH100 - as numba
+    return any((directory / f"{_SOURCES.name}_{digest.hexdigest()}").glob(f"{name}-*.nbc"))
 
 
 def claim(directory: Path) -> None:

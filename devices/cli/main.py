@@ -13,12 +13,12 @@ from baldr_tango.errors import BaldrError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``baldr``; return its exit status: 0 done, 1 failed, 2 wrong options, 130 interrupted."""
-    options = parser().parse_args(arguments)
-    if options.command == "up":
-        # Imports take a second on a small machine; the operator sees at once that something happens.
-        sys.stdout.write("baldr up: starting (Ctrl-C stops everything)\n")
-        sys.stdout.flush()
     try:
+        options = parser().parse_args(arguments)
+        if options.command == "up":
+            # Imports take a second on a small machine; the operator sees at once that something happens.
+            sys.stdout.write("baldr up: starting (Ctrl-C stops everything)\n")
+            sys.stdout.flush()
         return int(importlib.import_module(f"devices.cli.{options.module}").run(options))
     except BaldrError as error:
         sys.stderr.write(f"baldr {options.command}: {error}\n")

@@ -26,22 +26,32 @@ class Group:
     module : module of this package; its function ``rows() -> list[Row]`` measures once.
     about : what is measured.
     minutes : how long that takes.
+    is_endurance : its ``rows`` take the number of minutes.
     """
 
     name: str
     module: str
     about: str
     minutes: float
+    is_endurance: bool = False
 
 
 GROUPS: Final = (
     Group("iteration", "iteration", "a full iteration with all telemetry over its computation", 0.3),
+    Group("load", "load", "lateness and replies while 24 clients hammer", 3),
+    Group("overhead", "overhead", "processor time outside the loops", 1.5),
+    Group("full_rate", "full_rate", "four beams at 2 kHz, all telemetry on the disk", 11, True),
+    Group("start", "start", "start of the server to the first corrected frame", 2),
 )
 
 
-def measure(group: Group) -> list[Row]:
-    """Measure the rows of one group once."""
-    rows: list[Row] = importlib.import_module(f"benchmarks.{group.module}").rows()
+def measure(group: Group, minutes: float | None = None) -> list[Row]:
+    """Measure the rows of one group once.
+
+    minutes : length of the endurance rows, in place of the ten minutes of their goal
+    """
+    module = importlib.import_module(f"benchmarks.{group.module}")
+    rows: list[Row] = module.rows(minutes) if minutes and group.is_endurance else module.rows()
     return rows
 
 
@@ -75,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         "--rows", metavar="GROUP[,GROUP]", help="only these groups of rows (see below); default: all"
     )
     made.add_argument("--runs", type=int, default=1, help="runs of everything; the medians are shown (1)")
+    made.add_argument("--minutes", type=float, help="length of the endurance rows, to try them (10)")
     made.add_argument("--write", action="store_true", help="put the rows into benchmarks/results/")
     return made
 
@@ -96,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs.append({})
         for group in groups:
             began = time.monotonic()
-            runs[-1][group.name] = measure(group)
+            runs[-1][group.name] = measure(group, options.minutes)
             tell(f"run {run + 1}/{options.runs}: {group.name}, {time.monotonic() - began:.0f} s")
     machine = describe()
     found = medians(runs, groups)

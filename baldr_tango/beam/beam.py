@@ -217,7 +217,12 @@ class Beam:
         self.housekeeping.watch(new)
         if self._telemetry is None:
             self._telemetry = TelemetryWriter(
-                new.arrays.ring, self.settings.telemetry, self.settings.beam, self._describe, log=self.log
+                new.arrays.ring,
+                self.settings.telemetry,
+                self.settings.beam,
+                self._describe,
+                log=self.log,
+                journal=lambda ring: self._loop().journal(ring),
             )
             self._telemetry.start()
         else:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numba
+from llvmlite.binding import get_host_cpu_name
 from numba.core import config as numba_config
 from numba.core.caching import FunctionCache
 
@@ -26,6 +27,12 @@ JIT_DISABLED: Final = bool(numba_config.DISABLE_JIT)  # type: ignore[attr-define
 """True when ``NUMBA_DISABLE_JIT`` asks for plain Python."""
 
 _DIRECTORY: Final = kernel_cache.cache_directory(numba.__version__)
+
+KERNELS_DIGEST: Final = _DIRECTORY.name
+"""What the compiled code is made from, in a few characters."""
+
+HOST_CPU: Final[str] = get_host_cpu_name()
+"""Processor that it is made for: others may round differently."""
 
 
 def _claim() -> bool:

@@ -185,7 +185,7 @@ def compare(old: LoopParameters, new: LoopParameters, settings: LoopSettings) ->
 def memory_layout(
     n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int
 ) -> dict[str, tuple[int, type]]:
-    """Members of `loop_data.State` that outlive a frame: elements and type by name, in the order in memory."""
+    """Members of `loop_data.State` that outlive a frame, in order: elements and type by name."""
     return {
         "counters": (d.N_COUNTERS, np.int64),
         "integral_lo": (n_lo, np.float64),
@@ -215,13 +215,8 @@ def memory_layout(
 def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int) -> d.State:
     """Allocate the loop's memory, all zero; what outlives a frame in one piece, a cache line or more each."""
     layout = memory_layout(n_pixels, n_actuators, n_lo, n_ho, n_grid)
-    words = {name: -(-n * np.dtype(kind).itemsize // _LINE_BYTES) * 8 for name, (n, kind) in layout.items()}
-    memory = np.zeros(sum(words.values()), dtype=np.int64)
-    members: dict[str, Any] = {}
-    first = 0
-    for name, (n, kind) in layout.items():
-        members[name] = memory[first : first + words[name]].view(kind)[:n]
-        first += words[name]
+    memory = np.zeros(sum(_words(*what) for what in layout.values()), dtype=np.int64)
+    members: dict[str, Any] = _views(memory, layout)
     return d.State(
         latency_bins=np.zeros(d.N_BINS, dtype=np.int64),
         jitter_bins=np.zeros(d.N_BINS, dtype=np.int64),
@@ -237,6 +232,27 @@ def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: i
         checkpoint=np.zeros(memory.size + d.CHECKPOINT_EXTRA, dtype=np.int64),
         **members,
     )
+
+
+def _words(n: int, kind: type) -> int:
+    """Words that a member takes: whole cache lines."""
+    return -(-n * np.dtype(kind).itemsize // _LINE_BYTES) * (_LINE_BYTES // 8)
+
+
+def _views(memory: NDArray[np.int64], layout: dict[str, tuple[int, type]]) -> dict[str, NDArray[Any]]:
+    members: dict[str, NDArray[Any]] = {}
+    first = 0
+    for name, (n, kind) in layout.items():
+        words = _words(n, kind)
+        members[name] = memory[first : first + words].view(kind)[:n]
+        first += words
+    return members
+
+
+def state_members(state: d.State, memory: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the members that outlive a frame, by name, as views of a copy of ``state.memory``."""
+    sizes = (state.image.size, state.mean.size, state.last_lo.size, state.last_ho.size, state.command.size)
+    return _views(memory, memory_layout(*sizes))
 
 
 def ring_arrays(ring: TelemetryRing) -> d.Ring:

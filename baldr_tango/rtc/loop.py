@@ -22,6 +22,7 @@ from baldr_tango.kernels.loop import run
 from baldr_tango.rtc.arrays import LoopArrays, build_arrays, compare
 from baldr_tango.rtc.compilation import buffers, compile_loop
 from baldr_tango.rtc.exchange import Exchange
+from baldr_tango.rtc.journal import LoopJournal
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.slots import ParameterSlots
 from baldr_tango.rtc.waiting import Plan, spinning_loops
@@ -83,6 +84,7 @@ class RealTimeLoop:
         self._thread: threading.Thread | None = None
         self._last_problem = ""
         self._ready = False
+        self._journals: list[LoopJournal] = []
 
     @property
     def arrays(self) -> LoopArrays:
@@ -160,6 +162,20 @@ class RealTimeLoop:
         ConfigError, StateError : as `Exchange.replace_ring`; the ring in force stays.
         """
         return self._exchange.replace_ring(capacity, self._ask_for_exchange, timeout_s)
+
+    def journal(self, ring: TelemetryRing) -> LoopJournal | None:
+        """Begin a journal for a recording of a ring; None when the loop does not fill that ring."""
+        arrays = self.arrays
+        if arrays.ring is not ring:
+            return None
+        journal = LoopJournal(arrays, self.slots, lambda: self._compiled, self._forget_journal)
+        with self.slots.held():
+            self._journals.append(journal)
+        return journal
+
+    def _forget_journal(self, journal: LoopJournal) -> None:
+        with self.slots.held():
+            self._journals = [other for other in self._journals if other is not journal]
 
     def update(self, parameters: LoopParameters, timeout_s: float = 0.5, **more: Any) -> int:
         """Compute with other derived parameters of the same sizes, all from the same frame boundary on.
@@ -256,7 +272,11 @@ class RealTimeLoop:
                     # Nothing counts as taken over before the loop has drained old posts and said so.
                     store_release(self.arrays.control, d.ADOPTED, -1)
                     store_release(self.arrays.control, d.RESUMED, 0)
-                    self._compiled = True
+                    with self.slots.held() as version:
+                        # From here on changes wait until the loop has taken over this version.
+                        for journal in self._journals:
+                            journal.entered(version)
+                        self._compiled = True
                     left = self._run(io)
                     while left == d.STOP_EXCHANGE:
                         self._let_stay()

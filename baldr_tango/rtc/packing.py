@@ -64,6 +64,20 @@ def slotted(member: Any) -> tuple[NDArray[Any], ...]:
     return (member,) if member.ndim >= 2 else ()
 
 
+def slot_arrays(name: str, member: Any, slot: int) -> dict[str, NDArray[Any]]:
+    """Copy one slot of a member, array by array: ``name``, or ``name.part`` for those of several arrays."""
+    if isinstance(member, Matrix):
+        parts = {
+            "layout": np.array([member.layout]),
+            "weights": member.weights[slot],
+            "taps": member.taps[slot],
+        }
+        return {f"{name}.{part}": array.copy() for part, array in parts.items()}
+    if isinstance(member, d.Kalman):
+        return {f"{name}.{part}": array[slot].copy() for part, array in member._asdict().items()}
+    return {name: (member[slot] if member.ndim >= 2 else member).copy()}
+
+
 def fit(member: Any, value: Any) -> tuple[NDArray[Any], ...] | None:
     """Lay out a checked value as one slot of `member`, array by array as `slotted`; None: it does not fit."""
     if isinstance(member, Matrix):

@@ -17,7 +17,7 @@ from baldr_tango.errors import BackendError
 FORMAT: Final = "baldr-telemetry"
 """Value of the attribute ``format`` of every telemetry file."""
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Value of the attribute ``format_version``; raised when old readers could misread a file."""
 
 _NAME_ATTEMPTS: Final = 1000

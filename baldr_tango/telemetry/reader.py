@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from baldr_tango.errors import RequestError
 from baldr_tango.telemetry.fields import FrameFlag
 from baldr_tango.telemetry.files import MEGABYTE, is_finished, list_files, open_file
+from baldr_tango.telemetry.journal import GROUP, Entry, read_journal
 
 __all__ = ["RecordedField", "TelemetryFile", "list_files"]
 
-_NOT_ROWS: Final = {"gaps", "images", "reference"}
+_NOT_ROWS: Final = {"gaps", "images", "reference", GROUP}
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,22 @@ class TelemetryFile:
         """Arrays (and long texts) that describe the recording, for instance the dark."""
         group = self._file["reference"]
         return {name: _text(data) if data.dtype.kind == "O" else data[()] for name, data in group.items()}
+
+    @property
+    def has_journal(self) -> bool:
+        """True when the file holds what a replay needs beside the frames."""
+        return GROUP in self._file
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Digest of the kernels that made the loop, and its processor; empty without a journal."""
+        return (
+            {name: str(value) for name, value in self._file[GROUP].attrs.items()} if self.has_journal else {}
+        )
+
+    def journal(self) -> list[Entry]:
+        """Parameters and memory of the loop, as they were written; empty without a journal."""
+        return read_journal(self._file[GROUP]) if self.has_journal else []
 
     @property
     def fields(self) -> dict[str, RecordedField]:

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Final
 
 from baldr_tango.configuration.settings import TelemetrySettings
-from baldr_tango.errors import BackendError
+from baldr_tango.errors import BackendError, StateError
 from baldr_tango.telemetry import files
 from baldr_tango.telemetry.chunks import Chunk, take
+from baldr_tango.telemetry.journal import Journal, OpenJournal
 from baldr_tango.telemetry.recording import Description, Gap, RecordingFile
 from baldr_tango.telemetry.ring import TelemetryRing
 
@@ -55,7 +56,7 @@ class Recorder:
 
     Parameters
     ----------
-    ring, settings, beam, describe, log : as for `TelemetryWriter`.
+    ring, settings, beam, describe, log, journal : as for `TelemetryWriter`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Recorder:
         beam: int,
         describe: Callable[[], Description],
         log: Log,
+        journal: OpenJournal | None = None,
     ) -> None:
         self.is_active = False
         self.retry_at = 0.0
@@ -76,6 +78,7 @@ class Recorder:
         self._directory = files.beam_directory(settings.directory, beam)
         self._describe = describe
         self._log = log
+        self._open_journal = journal
         self._lock = threading.Lock()
         self._counters = Counters()
         self._next = ring.write_index  # first record that is neither in a file nor held
@@ -83,6 +86,7 @@ class Recorder:
         self._last_frame = -1  # of the last record written
         self._held: Chunk | None = None  # copied, not yet written
         self._file: RecordingFile | None = None
+        self._next_journal: Journal | None = None  # of the next file, begun where this one ends
         self._retry_s = 0.0
         self._lacks_space = False
 
@@ -110,6 +114,7 @@ class Recorder:
     def end(self, stop: int) -> bool:
         """Append the records up to `stop` and finish the file."""
         is_complete = self.write(stop) and self._attempt(partial(self._finish, sync=True, is_last=True))
+        self._forget_journal()
         with self._lock:
             self._lose(stop)
             self.is_active = False
@@ -118,6 +123,7 @@ class Recorder:
     def swap(self, ring: TelemetryRing, stop: int, start: int = 0) -> bool:
         """Finish with record `stop` of this ring and go on with record `start` of another, in a new file."""
         is_complete = self.write(stop) and self._attempt(partial(self._finish, is_last=True))
+        self._forget_journal()
         with self._lock:
             self._lose(stop)
             self.ring = ring
@@ -152,7 +158,17 @@ class Recorder:
         age_s = (time.monotonic_ns() - self._file.opened_ns) * 1e-9
         is_large = self._file.nbytes >= self._settings.file_mb * files.MEGABYTE
         if self._file.rows and (is_large or age_s >= self._settings.file_s):
-            self._finish()
+            self._finish_before_next(self._file)
+
+    def _finish_before_next(self, file: RecordingFile) -> None:
+        """Finish a full file where a replay of the next one can begin, so that both together lack no frame."""
+        journal = self._begin_journal()
+        begin = None if journal is None else self._checkpoint(journal)
+        if begin is not None:
+            while self._hold(file, begin):
+                self._write_held(file)
+        self._next_journal = journal
+        self._finish()
 
     def _hold(self, file: RecordingFile, stop: int) -> bool:
         """Have the next chunk out of the loop's reach; False when there is none up to `stop`.
@@ -173,7 +189,10 @@ class Recorder:
             return
         self._check_space(chunk.nbytes)
         frames, before = chunk.columns["frame"], file.data_bytes
-        file.append(chunk, self._gap(chunk.first, int(frames[0]) - 1))
+        gap = self._gap(chunk.first, int(frames[0]) - 1)
+        file.append(chunk, gap)
+        if gap is not None and file.journal is not None:
+            self._checkpoint(file.journal)
         with self._lock:
             now = self._counters
             self._counters = replace(
@@ -200,20 +219,53 @@ class Recorder:
         except Exception as error:  # a recording without its description is better than none
             self._log.exception("telemetry: the recording cannot be described")
             description = {"describe_error": str(error)}
-        self._file = RecordingFile(
-            self._directory,
-            self._beam,
-            self.ring,
-            fields=self._settings.fields,
-            image_every=self._settings.image_every,
-            compression=self._settings.compression,
-            description=description,
-        )
+        journal, self._next_journal = self._next_journal, None
+        if journal is None:
+            journal = self._begin_journal()
+            if journal is not None:
+                self._checkpoint(journal)
+        try:
+            self._file = RecordingFile(
+                self._directory,
+                self._beam,
+                self.ring,
+                fields=self._settings.fields,
+                image_every=self._settings.image_every,
+                compression=self._settings.compression,
+                description=description,
+                journal=journal,
+            )
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            raise
         self._log.info("telemetry: writing %s", self._file.path)
         with self._lock:
             begun = self._counters.files_written + 1
             self._counters = replace(self._counters, file=str(self._file.path), files_written=begun)
         self._remove_oldest()
+
+    def _begin_journal(self) -> Journal | None:
+        """Begin what a replay needs, if every frame is recorded."""
+        wanted = self._settings.image_every == 1 and "img" in self._settings.fields
+        if not wanted or self._open_journal is None:
+            return None
+        journal = self._open_journal(self.ring)
+        if journal is None:
+            self._log.warning("telemetry: the next file cannot be replayed: the loop fills another ring")
+        return journal
+
+    def _checkpoint(self, journal: Journal) -> int | None:
+        try:
+            return journal.checkpoint()
+        except StateError as error:
+            self._log.warning("telemetry: a replay cannot begin here: %s", error)
+            return None
+
+    def _forget_journal(self) -> None:
+        journal, self._next_journal = self._next_journal, None
+        if journal is not None:
+            journal.close()
 
     def _remove_oldest(self) -> None:
         try:

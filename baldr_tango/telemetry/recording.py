@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from baldr_tango import __version__
 from baldr_tango.errors import BackendError
+from baldr_tango.kernels.jit import HOST_CPU, KERNELS_DIGEST
 from baldr_tango.telemetry.chunks import Chunk
 from baldr_tango.telemetry.fields import FIELD_BY_NAME, Field, FrameFlag
 from baldr_tango.telemetry.files import FORMAT, FORMAT_VERSION, file_name, publish
+from baldr_tango.telemetry.journal import FIRST, Entry, Journal, JournalDatasets
 from baldr_tango.telemetry.ring import TelemetryRing
 
 Description = Mapping[str, Any]
@@ -40,6 +42,7 @@ Gap = tuple[int, int, int, int]
 _HDF5_CHUNK_BYTES: Final = 65536
 _HDF5_CHUNK_ROWS: Final = 1024
 _METADATA_BYTES: Final = 1_000_000  # generous: what HDF5 may add to a file beside the data of one append
+_PLAIN_VERSION: Final = 1  # of the format, without a journal: any reader knows it
 _LONG_TEXT: Final = 32768  # an HDF5 attribute ends at 64 kB
 _UNCLOSED: list[object] = []  # see RecordingFile.abandon
 
@@ -59,6 +62,7 @@ class RecordingFile:
     compression : ``none``, ``lzf`` or ``gzip``.
     description : texts and numbers become attributes, arrays datasets below ``reference``.
     path : file to be written instead of a new one named by the time; it may exist.
+    journal : what a replay of the file needs; None: it cannot be replayed. The file ends it.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class RecordingFile:
         compression: str,
         description: Description,
         path: Path | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.ring = ring
         self.rows = 0
@@ -83,12 +88,14 @@ class RecordingFile:
         self.gaps = 0
         self.data_bytes = 0
         self.opened_ns = time.monotonic_ns()
+        self.journal = journal
         self.image_every = image_every if "img" in fields else 0
         self._storage: dict[str, Any] = {} if compression == "none" else {"compression": compression}
         if compression == "gzip":
             self._storage["compression_opts"] = 1
         self._columns: dict[str, h5py.h5d.DatasetID] = {}
         self._chunk_bytes = 0
+        self._journal: JournalDatasets | None = None
         hidden = path or directory / f".{file_name(beam, time.time_ns())}.{os.getpid()}.new"
         mode = "w" if path else "x"
         self._file = h5py.File(hidden, mode, libver=("v110", "v110"), locking="best-effort")
@@ -124,7 +131,13 @@ class RecordingFile:
         ------
         OSError, RuntimeError : the disk is full or broken; call `abandon` and nothing else.
         """
-        self._reserve(2 * self._chunk_bytes + _METADATA_BYTES + chunk.nbytes)
+        entries = self.journal.take() if self.journal is not None else []
+        if not self.rows and self.journal is not None:
+            entries.append(Entry(FIRST, chunk.first))
+        told = sum(entry.nbytes for entry in entries)
+        self._reserve(2 * self._chunk_bytes + _METADATA_BYTES + chunk.nbytes + told)
+        if self._journal is not None:
+            self._journal.append(entries)
         for name, dataset in self._columns.items():
             self._put(dataset, self.rows, chunk.columns[name])
         self._put(self._img, self.images, chunk.images)
@@ -161,6 +174,7 @@ class RecordingFile:
         ------
         OSError, RuntimeError : the disk is full or broken; the file is given up as `abandon` does.
         """
+        self._end_journal()
         if not self._file.id.valid:
             return
         try:
@@ -182,6 +196,7 @@ class RecordingFile:
         with a segmentation fault, at once or at exit (seen with HDF5 2.0). So its descriptor is turned to
         memory first, where the rest succeeds and is forgotten.
         """
+        self._end_journal()
         if not self._file.id.valid:
             return
         try:
@@ -197,6 +212,10 @@ class RecordingFile:
             _UNCLOSED.append(self.__dict__)  # never collected, so never closed a second time
             logger.exception("a telemetry file could not be given up cleanly")
 
+    def _end_journal(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
     def _describe(self, beam: int, fields: tuple[str, ...], description: Description) -> None:
         attributes = self._file.attrs
         reference = self._file.create_group("reference")
@@ -210,7 +229,7 @@ class RecordingFile:
                 attributes[name] = str(value)
         utc_ns, monotonic_ns = clock_pair()
         attributes["format"] = FORMAT
-        attributes["format_version"] = FORMAT_VERSION
+        attributes["format_version"] = FORMAT_VERSION if self.journal is not None else _PLAIN_VERSION
         attributes["beam"] = beam
         attributes["software_version"] = __version__
         attributes["host"] = platform.node()
@@ -233,6 +252,8 @@ class RecordingFile:
         self._gaps.attrs["description"] = (
             "records lost: before which row, the first, how many; first and last lost frame (-1: none)"
         )
+        if self.journal is not None:
+            self._journal = JournalDatasets(self._file, {"kernels": KERNELS_DIGEST, "processor": HOST_CPU})
 
     def _dataset(self, group: h5py.Group, name: str, field: Field) -> h5py.h5d.DatasetID:
         shape, dtype = field.shape(self.ring.sizes), field.numpy_dtype

@@ -14,6 +14,7 @@ from typing import Final
 from baldr_tango.configuration.settings import TelemetrySettings
 from baldr_tango.errors import BackendError, ConfigError
 from baldr_tango.telemetry.fields import FIELD_BY_NAME
+from baldr_tango.telemetry.journal import OpenJournal
 from baldr_tango.telemetry.recorder import Counters, Log, Recorder
 from baldr_tango.telemetry.recording import Description
 from baldr_tango.telemetry.ring import TelemetryRing
@@ -59,6 +60,7 @@ class TelemetryWriter:
     beam : beam number.
     describe : called when a file begins; texts, numbers and arrays that describe the recording.
     log : logger of the beam.
+    journal : begins what a replay needs, for files that hold every raw image; None: no file can be replayed.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class TelemetryWriter:
         describe: Callable[[], Description] = dict,
         *,
         log: Log | None = None,
+        journal: OpenJournal | None = None,
     ) -> None:
         unknown = [name for name in settings.fields if name not in FIELD_BY_NAME]
         if unknown:
@@ -88,7 +91,7 @@ class TelemetryWriter:
         self._is_stopping = False
         self._is_requested = settings.record
         self._ring = ring  # the newest; the recorder may be finishing an older one
-        self._recorder = Recorder(ring, settings, beam, describe, self._log)
+        self._recorder = Recorder(ring, settings, beam, describe, self._log, journal)
 
     @property
     def is_recording(self) -> bool:

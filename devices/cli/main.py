@@ -82,6 +82,24 @@ def parser() -> argparse.ArgumentParser:
     telemetry.add_argument("action", choices=("list", "show", "on", "off"), help="show: the newest, or FILE")
     telemetry.add_argument("file", nargs="?", type=Path, metavar="FILE", help="telemetry file (show)")
 
+    replay = commands.add_parser(
+        "replay", help="recorded frames through the compiled loop again: the same commands, or other gains"
+    )
+    replay.set_defaults(module="replay")
+    replay.add_argument("file", type=Path, metavar="FILE", help="telemetry file with every raw image")
+    replay.add_argument(
+        "--config", type=Path, metavar="FILE", help="runtime file whose gains and limits are tried"
+    )
+    replay.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="gain or limit that is tried, for instance control_ho.ki=0.5; repeatable",
+    )
+    replay.add_argument("--output", type=Path, metavar="FILE", help="write the replayed telemetry (HDF5)")
+    replay.add_argument("--json", action="store_true", help="the whole result as JSON")
+
     streams = commands.add_parser("streams", parents=[common], help="look at the shared-memory streams")
     streams.set_defaults(module="streams")
     streams.add_argument("names", nargs="*", metavar="NAME", help="streams (default: those of the beams)")

@@ -161,7 +161,7 @@ class Recorder:
             self._finish_before_next(self._file)
 
     def _finish_before_next(self, file: RecordingFile) -> None:
-        """Finish a full file where a replay of the next one can begin, so that both together lack no frame."""
+        """Finish a full file where a replay of the next one can begin: both together lack no frame."""
         journal = self._begin_journal()
         begin = None if journal is None else self._checkpoint(journal)
         if begin is not None:

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     from tango.server import run
 
+    from baldr_tango.beam.garbage import collector
     from devices import logs
     from devices.beam_device import BaldrBeam
     from devices.instrument_device import BaldrInstrument
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(logs.ROOT).setLevel(logging.DEBUG)
     else:
         logs.log_to_console()
+    collector.take_over()
     run(tuple(filter(partial(_is_served, given), (BaldrBeam, BaldrInstrument))), args=[SERVER, *given])
     logging.getLogger(logs.ROOT).info("server ended")
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from baldr_tango.beam.garbage import collector
 from baldr_tango.beam.state import BeamState, StateChange
 from baldr_tango.beam.statistics import WINDOW_S, Figures, Statistics
 from baldr_tango.errors import BaldrError
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 PERIOD_S: Final = 0.1
 """Time between two looks [s]."""
 
+SETTLE_AFTER_S: Final = (0.0, 2.0, 10.0, 60.0)
+"""When garbage is collected after a configuration [s]; once, unless the loop before it is still there."""
+
 
 class Housekeeping:
     """Does for a beam what must not be done in the loop and need not be done at once."""
@@ -33,6 +39,8 @@ class Housekeeping:
         self._next_figures = 0.0
         self._frames = 0
         self._frame_time = 0.0
+        self._settle_times: list[float] = []
+        self._replaced: Callable[[], RealTimeLoop | None] = lambda: None
         self._has_tripped = False
         self._reported: BeamState | None = None
         self.alarms: tuple[str, ...] = ()
@@ -60,10 +68,13 @@ class Housekeeping:
 
     def watch(self, loop: RealTimeLoop) -> None:
         """Look after another loop from now on."""
+        if self._loop is not None:
+            self._replaced = weakref.ref(self._loop)
         self._loop = loop
         self._statistics = Statistics(loop, self._beam.settings.realtime.window_s)
         self._frame_time = time.monotonic()
         self._frames = 0
+        self._settle_times = [self._frame_time + after for after in SETTLE_AFTER_S]
 
     def _run(self) -> None:
         show_thread_name()
@@ -80,6 +91,7 @@ class Housekeeping:
         if loop is not None and self._statistics is not None:
             loop.check_streams()
             self._handle_trip(loop)
+            self._settle(loop, now)
             self._beam.judgement.look()
             if now >= self._next_figures:
                 before = self._statistics.figures
@@ -90,6 +102,12 @@ class Housekeeping:
         self._tell_changes()
         self._beam.camera.look(now)
         self._beam.mask.look(now)
+
+    def _settle(self, loop: RealTimeLoop, now: float) -> None:
+        """Have garbage collected after a configuration; again when somebody still worked with the old one."""
+        if self._settle_times and now >= self._settle_times[0] and loop.is_ready:
+            collector.settle(self._beam.log)
+            self._settle_times = self._settle_times[1:] if self._replaced() is not None else []
 
     def _handle_trip(self, loop: RealTimeLoop) -> None:
         tripped = bool(loop.arrays.state.counters[d.TRIP])

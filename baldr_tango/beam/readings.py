@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from baldr_tango.beam.garbage import collector
 from baldr_tango.beam.statistics import Figures
 from baldr_tango.errors import RequestError
 from baldr_tango.interface import VALUES
@@ -170,6 +171,8 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "telemetry_capacity": lambda m: m.beam.saving.capacity,
     "saved_telemetry": lambda m: m.beam.saving.saved_file,
     "save_error": lambda m: m.beam.saving.error,
+    "gc_collections": lambda m: collector.collections,
+    "gc_pause_max": lambda m: collector.longest_ms,
     "e_LO": partial(_vector, "e_LO"),
     "u_LO": partial(_vector, "u_LO"),
     "e_HO": partial(_vector, "e_HO"),

@@ -9,6 +9,7 @@ from baldr_tango.names import LoopState, RtcState
 from baldr_tango.rtc.fitness import MachineBench, compile_pacing
 from baldr_tango.rtc.throttling import read_throttling
 from baldr_tango.rtc.verdict import report
+from baldr_tango.rtc.waiting import SPIN
 
 if TYPE_CHECKING:
     from baldr_tango.beam.beam import Beam
@@ -28,7 +29,7 @@ def self_test(beam: Beam, seconds: float, *, force: bool = False) -> dict[str, A
     Raises
     ------
     RequestError : a time out of range.
-    StateError : a loop is closed, nothing is configured or it is being started, or another test is running.
+    StateError : a loop is closed, nothing is configured, the beam is starting or spinning, or another test runs.
     """
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise RequestError(f"seconds: found {seconds:g}, expected {SHORTEST_S:g} to {LONGEST_S:g}")
@@ -42,6 +43,9 @@ def self_test(beam: Beam, seconds: float, *, force: bool = False) -> dict[str, A
                 "a loop is closed, and a self test delays its frames: open_all first, or self_test"
                 f" [{seconds:g}, true]; the mirror is not touched in either case"
             )
+        waiting = loop.waiting
+        if loop.is_alive and waiting is not None and waiting.mode == SPIN:
+            raise StateError("the loop of this beam never sleeps and would starve a second one: stop_baldr first")
         bench = MachineBench(loop.arrays, loop.slots.version & 1, beam.settings.realtime, beam.log)
     return report(bench.measure(seconds), read_throttling())
 

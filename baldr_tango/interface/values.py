@@ -428,6 +428,24 @@ VALUES: Final[tuple[Value, ...]] = (
     ),
     Value("saved_telemetry", str, "file last written by save_telemetry", label="Saved telemetry"),
     Value("save_error", str, "why save_telemetry wrote no file, or empty", label="Save error"),
+    Value(
+        "gc_collections",
+        int,
+        "collections of garbage in this process since a beam was configured last",
+        label="Garbage collections",
+        archive_change=100,
+        expert=True,
+    ),
+    Value(
+        "gc_pause_max",
+        float,
+        "longest of these collections: replies and telemetry wait that long, the loop does not",
+        unit="ms",
+        label="Longest collection",
+        format="%7.2f",
+        archive_change=1.0,
+        expert=True,
+    ),
     _spectrum("e_LO", "newest tip/tilt errors (DM units)", _MOST_MODES, label="LO errors"),
     _spectrum(
         "u_LO", "newest tip/tilt controller outputs (DM units)", _MOST_MODES, label="LO outputs", expert=True

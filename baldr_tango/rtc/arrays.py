@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from baldr_tango.configuration.derived import LoopParameters
 from baldr_tango.configuration.kalman import KalmanModel
@@ -212,24 +212,29 @@ def memory_layout(
     }
 
 
+def touched(size: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros (size,) whose pages are there: those of `numpy.zeros` come with the first write, in the loop."""
+    return np.full(size, 0, dtype=dtype)
+
+
 def build_state(n_pixels: int, n_actuators: int, n_lo: int, n_ho: int, n_grid: int) -> d.State:
-    """Allocate the loop's memory, all zero; what outlives a frame in one piece, a cache line or more each."""
+    """Allocate and touch the loop's memory, all zero; what outlives a frame in one piece, by cache lines."""
     layout = memory_layout(n_pixels, n_actuators, n_lo, n_ho, n_grid)
-    memory = np.zeros(sum(_words(*what) for what in layout.values()), dtype=np.int64)
+    memory = touched(sum(_words(*what) for what in layout.values()), np.int64)
     members: dict[str, Any] = _views(memory, layout)
     return d.State(
-        latency_bins=np.zeros(d.N_BINS, dtype=np.int64),
-        jitter_bins=np.zeros(d.N_BINS, dtype=np.int64),
-        stamps=np.zeros(d.N_STAMPS, dtype=np.int64),
-        stage_bins=np.zeros((d.N_STAGES, d.N_BINS), dtype=np.int64),
-        stage_max=np.zeros(d.N_STAGES, dtype=np.int64),
-        image=np.zeros(n_pixels, dtype=np.float32),
-        scratch=np.zeros(n_pixels, dtype=np.float32),
-        averaged=np.zeros(n_actuators, dtype=np.float32),
-        scratch_lo=np.zeros(n_lo, dtype=np.float32),
-        scratch_ho=np.zeros(n_ho, dtype=np.float32),
+        latency_bins=touched(d.N_BINS, np.int64),
+        jitter_bins=touched(d.N_BINS, np.int64),
+        stamps=touched(d.N_STAMPS, np.int64),
+        stage_bins=touched(d.N_STAGES * d.N_BINS, np.int64).reshape(d.N_STAGES, d.N_BINS),
+        stage_max=touched(d.N_STAGES, np.int64),
+        image=touched(n_pixels, np.float32),
+        scratch=touched(n_pixels, np.float32),
+        averaged=touched(n_actuators, np.float32),
+        scratch_lo=touched(n_lo, np.float32),
+        scratch_ho=touched(n_ho, np.float32),
         memory=memory,
-        checkpoint=np.zeros(memory.size + d.CHECKPOINT_EXTRA, dtype=np.int64),
+        checkpoint=touched(memory.size + d.CHECKPOINT_EXTRA, np.int64),
         **members,
     )
 
@@ -272,7 +277,7 @@ def build_arrays(parameters: LoopParameters, settings: LoopSettings) -> LoopArra
     )
     ring.horizon = settings.ring_frames
     return LoopArrays(
-        control=np.zeros(d.CONTROL_WORDS, dtype=np.int64),
+        control=touched(d.CONTROL_WORDS, np.int64),
         parameters=build_parameters(parameters, settings),
         state=build_state(n_pixels, n_actuators, n_lo, n_ho, n_grid),
         ring=ring,

@@ -12,7 +12,7 @@ from baldr_tango.configuration.settings import LimitSettings, LoopSettings
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.loop import run
-from baldr_tango.rtc.arrays import LoopArrays, build_arrays
+from baldr_tango.rtc.arrays import LoopArrays, build_arrays, touched
 
 _compiling = threading.Lock()
 
@@ -74,20 +74,20 @@ def smallest_parameters() -> LoopParameters:
 
 
 def buffers(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArray[np.int64]) -> d.Io:
-    """Allocate what frames and commands pass through.
+    """Allocate and touch what frames and commands pass through.
 
     handles : see `loop_data`; dm_semaphores : addresses of those that each command posts
     """
     pixel_words = (arrays.n_pixels * 4 + 7) // 8
-    frame_words = np.zeros(d.HEADER_WORDS + pixel_words, dtype=np.int64)
-    dm_words = np.zeros(d.COUNTS_WORDS + arrays.n_grid, dtype=np.int64)
+    frame_words = touched(d.HEADER_WORDS + pixel_words, np.int64)
+    dm_words = touched(d.COUNTS_WORDS + arrays.n_grid, np.int64)
     first = d.HEADER_WORDS * 2
     return d.Io(
         handles=handles,
         dm_semaphores=dm_semaphores,
         frame_words=frame_words,
         raw=frame_words.view(np.int32)[first : first + arrays.n_pixels],
-        check=np.zeros(d.COUNTS_NBYTES // 8, dtype=np.int64),
+        check=touched(d.COUNTS_NBYTES // 8, np.int64),
         dm_words=dm_words,
         dm_map=dm_words[d.COUNTS_WORDS :].view(np.float64),
     )

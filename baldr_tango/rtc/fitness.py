@@ -25,6 +25,7 @@ from baldr_tango.kernels.loop import run
 from baldr_tango.kernels.pacing import post_frames, watch_sleeps
 from baldr_tango.kernels.simulation_streams import StreamTable
 from baldr_tango.rtc.arrays import LoopArrays, build_state, ring_arrays
+from baldr_tango.rtc.loop import WAIT_NS
 from baldr_tango.rtc.measurement import Harvest, Measurement, ThreadReport
 from baldr_tango.rtc.packing import copied
 from baldr_tango.rtc.private_streams import (
@@ -36,6 +37,7 @@ from baldr_tango.rtc.private_streams import (
 )
 from baldr_tango.rtc.scheduling import real_time
 from baldr_tango.rtc.stalls import StallReport, StallWatch, compile_probe
+from baldr_tango.rtc.waiting import spinning_loops
 from baldr_tango.telemetry.memory import refusal
 from baldr_tango.telemetry.ring import TelemetryRing, capacity_for
 
@@ -204,6 +206,7 @@ class MachineBench:
             stalls=stalls,
             tripped=bool(counters[d.TRIP]),
             scheduling=self._thread.scheduling,
+            waiting=self._thread.waiting,
             has_priority=self._thread.has_priority,
             page_faults=self._thread.page_faults,
             context_switches=self._thread.context_switches,
@@ -225,10 +228,13 @@ class MachineBench:
             priority = os.sched_getparam(0).sched_priority
             self._thread.scheduling = f"SCHED_FIFO {priority}" if is_fifo else "normal"
             self._thread.has_priority = self._settings.priority <= 0 or is_fifo
-            before = resource.getrusage(resource.RUSAGE_THREAD)
-            a = self._arrays
-            run(a.control, a.parameters, a.state, io, a.ring_arrays)
-            after = resource.getrusage(resource.RUSAGE_THREAD)
+            with spinning_loops.waiting(self._settings, WAIT_NS, self._period_ns, self._log) as plan:
+                io.handles[d.SPIN_NS] = plan.spin_ns
+                self._thread.waiting = plan.mode
+                before = resource.getrusage(resource.RUSAGE_THREAD)
+                a = self._arrays
+                run(a.control, a.parameters, a.state, io, a.ring_arrays)
+                after = resource.getrusage(resource.RUSAGE_THREAD)
         self._thread.page_faults = after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt
         self._thread.context_switches = after.ru_nivcsw - before.ru_nivcsw
 

@@ -40,6 +40,8 @@ class Measurement:
     tripped: bool
     scheduling: str
     """Scheduling that the loop's thread had, for people."""
+    waiting: str
+    """How it waited for frames, see `waiting`."""
     has_priority: bool
     """The thread had the priority that is configured."""
     page_faults: int
@@ -52,6 +54,7 @@ class ThreadReport:
     """What the loop's thread tells about itself."""
 
     scheduling: str = ""
+    waiting: str = ""
     has_priority: bool = True
     page_faults: int = 0
     context_switches: int = 0

@@ -73,6 +73,7 @@ def report(measured: Measurement, throttling: Throttling) -> dict[str, Any]:
             "frames": int(stalled.sum()),
         },
         "scheduling": measured.scheduling,
+        "waiting": measured.waiting,
         "page_faults": measured.page_faults,
         "context_switches": measured.context_switches,
     }

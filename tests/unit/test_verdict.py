@@ -35,6 +35,7 @@ def measurement(**changes):
         "stalls": StallReport(2.0, (0, 1), True),
         "tripped": False,
         "scheduling": "SCHED_FIFO 50",
+        "waiting": "semaphore",
         "has_priority": True,
         "page_faults": 0,
         "context_switches": 0,

@@ -29,7 +29,7 @@ def self_test(beam: Beam, seconds: float, *, force: bool = False) -> dict[str, A
     Raises
     ------
     RequestError : a time out of range.
-    StateError : a loop is closed, nothing is configured, the beam is starting or spinning, or another test runs.
+    StateError : a loop is closed or spins, nothing is configured, the beam is starting, or another test runs.
     """
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise RequestError(f"seconds: found {seconds:g}, expected {SHORTEST_S:g} to {LONGEST_S:g}")
@@ -45,7 +45,7 @@ def self_test(beam: Beam, seconds: float, *, force: bool = False) -> dict[str, A
             )
         waiting = loop.waiting
         if loop.is_alive and waiting is not None and waiting.mode == SPIN:
-            raise StateError("the loop of this beam never sleeps and would starve a second one: stop_baldr first")
+            raise StateError("the loop of this beam spins, it would starve a second one: stop_baldr first")
         bench = MachineBench(loop.arrays, loop.slots.version & 1, beam.settings.realtime, beam.log)
     return report(bench.measure(seconds), read_throttling())
 

@@ -23,9 +23,11 @@ def is_compiled() -> bool:
 def run(options: argparse.Namespace) -> int:
     """Compile the loop, unless it was; the exit status is 0."""
     from baldr_tango.rtc.compilation import compile_ahead
+    from baldr_tango.rtc.fitness import compile_pacing
 
     os.nice(NICE)
     began = time.monotonic()
     compile_ahead()
+    compile_pacing()
     sys.stdout.write(f"loop ready after {time.monotonic() - began:.1f} s\n")
     return 0

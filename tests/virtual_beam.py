@@ -64,10 +64,11 @@ class VirtualBeam:
     Parameters
     ----------
     directory : empty directory for calibration and telemetry
+    telemetry : keys of the table ``[telemetry]``
     simulator : keys of the table ``[simulator]`` beside those of `QUIET`
     """
 
-    def __init__(self, directory: Path, **simulator: Any) -> None:
+    def __init__(self, directory: Path, telemetry: dict[str, Any] | None = None, **simulator: Any) -> None:
         self.streams = stream_directory("baldr_virtual")
         config = simulator_config(self.streams, **{**QUIET, **simulator})
         self.simulator = config.simulator
@@ -83,7 +84,9 @@ class VirtualBeam:
             timeout_s=0.05,
             camera_timeout_s=0.05,
             loop=LoopSettings(ring_frames=1024),
-            telemetry=TelemetrySettings(directory=directory / "telemetry", min_free_mb=0.0),
+            telemetry=TelemetrySettings(
+                directory=directory / "telemetry", min_free_mb=0.0, **(telemetry or {})
+            ),
         )
         self.beam = Beam(settings)
 

@@ -38,6 +38,7 @@ class Group:
 
 GROUPS: Final = (
     Group("iteration", "iteration", "a full iteration with all telemetry over its computation", 0.3),
+    Group("end_to_end", "end_to_end", "from the camera's post to the command written", 1),
     Group("load", "load", "lateness and replies while 24 clients hammer", 3),
     Group("overhead", "overhead", "processor time outside the loops", 1.5),
     Group("full_rate", "full_rate", "four beams at 2 kHz, all telemetry on the disk", 11, True),

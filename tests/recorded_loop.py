@@ -47,8 +47,8 @@ class RecordedLoop(LoopBench):
         )
 
     def __enter__(self) -> RecordedLoop:
-        super().__enter__()
         self.writer.start()
+        super().__enter__()
         return self
 
     def __exit__(self, *details: Any) -> None:

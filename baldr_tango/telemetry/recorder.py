@@ -128,6 +128,11 @@ class Recorder:
             self._lose(stop)
             self.ring = ring
             self._start_at(start)
+        if self.is_active:
+            # Now, not with the first records: they are behind it.
+            self._next_journal = self._begin_journal()
+            if self._next_journal is not None:
+                self._checkpoint(self._next_journal)
         return is_complete
 
     def dump(self, stop: int) -> bool:

@@ -14,6 +14,7 @@ from baldr_tango.errors import ConfigError, RequestError
 from baldr_tango.kernels import injection as waves
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.replay import Changes, changes_of_file, changes_of_texts, replay
+from baldr_tango.rtc.arrays import build_state, state_members
 from baldr_tango.telemetry.fields import FrameFlag
 from baldr_tango.telemetry.reader import TelemetryFile
 from tests.harness import wait_for
@@ -189,6 +190,61 @@ def test_bursts_of_reads_are_replayed_from_their_middle(bench):
     path = bench.finish()
     assert 0 < np.count_nonzero(column(path, "flags") & FrameFlag.SKIPPED) < 4
     assert_identical(replay(path))
+
+
+def test_a_recording_that_begins_before_the_loop_runs_is_exact_from_its_first_frame(tmp_path):
+    bench = RecordedLoop(problem(), tmp_path)
+    bench.loop.slots.change(kp_lo=np.array([0.2, 0.3]))
+    bench.writer.start()
+    bench.record()
+    with bench:
+        bench.set_loops(True, True)
+        bench.frames(12)
+        path = bench.finish()
+    result = replay(path)
+    assert_identical(result)
+    assert result.rows == 12
+
+
+def test_recordings_that_cannot_be_replayed_ask_nothing_of_the_loop(tmp_path):
+    with RecordedLoop(problem(), tmp_path, {"image_every": 2}) as bench:
+        bench.record()
+        bench.frames(4)
+        path = bench.finish()
+        assert bench.loop.arrays.control[d.CHECKPOINT] == 0
+    with TelemetryFile(path) as file:
+        assert not file.has_journal
+        assert file.attributes["format_version"] == 1
+
+
+def test_files_on_both_sides_of_another_capacity_are_replayed(bench, tmp_path):
+    bench.set_loops(True, True)
+    bench.record()
+    bench.frames(8)
+    old = bench.loop.arrays.ring
+    ring = bench.loop.resize_ring(400, 10.0)
+    assert bench.loop.journal(old) is None, "the loop does not fill it any more"
+    bench.writer.replace_ring(ring, continued=True)
+    bench.flush()
+    bench.frames(8)
+    bench.flush()
+    bench.finish()
+    results = [replay(path) for path in sorted(tmp_path.glob("beam1/*.h5"))]
+    assert [result.rows for result in results] == [8, 8]
+    for result in results:
+        assert_identical(result)
+
+
+def test_what_outlives_a_frame_is_in_the_memory_that_a_recording_holds():
+    """A new member of the loop's state has to be in `memory_layout`, unless no later frame looks at it."""
+    of_one_frame = {"image", "scratch", "averaged", "scratch_lo", "scratch_ho", "stamps"}
+    statistics = {"latency_bins", "jitter_bins", "stage_bins", "stage_max"}
+    state = build_state(64, ACTUATORS, 2, ACTUATORS, ACTUATORS)
+    members = state_members(state, state.memory)
+    assert set(d.State._fields) == {*members, *of_one_frame, *statistics, "memory", "checkpoint"}
+    for name, view in members.items():
+        assert np.shares_memory(view, getattr(state, name))
+        assert view.shape == getattr(state, name).shape
 
 
 def test_a_trip_and_its_acknowledgement_are_replayed(bench):

@@ -112,6 +112,21 @@ def parser() -> argparse.ArgumentParser:
     calibrate.set_defaults(module="calibrate")
     calibrate.add_argument("--beam", type=int, action="append", metavar="N", help="beam; repeatable; all")
 
+    doctor = commands.add_parser(
+        "doctor",
+        parents=[common],
+        help="is this machine prepared? What to change; exit status 1 for a problem",
+    )
+    doctor.set_defaults(module="doctor")
+    doctor.add_argument(
+        "--seconds",
+        type=_not_negative,
+        default=3.0,
+        metavar="S",
+        help="time to look for stalls of the machine; 0: none (%(default)s)",
+    )
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON")
+
     calibration = commands.add_parser("calibration", parents=[common], help="judge calibration files")
     calibration.set_defaults(module="calibration")
     calibration.add_argument("action", choices=("check",), help="check: exit status 1 when unstable")
@@ -128,4 +143,11 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"found {text}, expected a positive number of seconds")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 0 to 3600 seconds")
     return value

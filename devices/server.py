@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from devices import logs
     from devices.beam_device import BaldrBeam
     from devices.instrument_device import BaldrInstrument
+    from devices.processes import end_at_once
 
     if any(option.startswith("-v") for option in given):
         # Tango's own console target writes what the bridge gives it.
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logs.log_to_console()
     collector.take_over()
     run(tuple(filter(partial(_is_served, given), (BaldrBeam, BaldrInstrument))), args=[SERVER, *given])
+    if any(thread.name.startswith(("rtc-", "start-")) for thread in threading.enumerate()):
+        end_at_once()
     logging.getLogger(logs.ROOT).info("server ended")
 
 

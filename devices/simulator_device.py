@@ -30,6 +30,10 @@ from devices.simulator_values import ENTRIES, Entry, Source
 from devices.text import tango_text
 from legacy_zmq.instrument import ControlServers
 
+_STARTER: Final = "virtual instrument starts"
+STARTER_STOP_S: Final = 1.0
+"""Longest wait for the start; the compiler cannot be interrupted."""
+
 STOP_S: Final = 4.0
 """Longer than Tango's own limit of 3.2 s for an event that waits for the device."""
 
@@ -67,6 +71,9 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
     _source: Source | None = None
     _stack: ExitStack | None = None
     _starter: threading.Thread | None = None
+    _ending: threading.Event = threading.Event()
+    """Of the newest starter: set when its work is not wanted any more."""
+    _handing_over: ClassVar[threading.Lock] = threading.Lock()
     _publisher: Publisher | None = None
     _bridge: logs.TangoStream | None = None
     _failure: str = ""
@@ -83,13 +90,14 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
         self.add_version_info("BaldrTango.Version", __version__)
         self._bridge = logs.attach(self._log, self)
         # It may have to be compiled first: clients see INIT meanwhile.
-        self._starter = threading.Thread(target=self._begin, name="virtual instrument starts", daemon=True)
+        self._ending = threading.Event()
+        self._starter = threading.Thread(target=self._begin, args=[self._ending], name=_STARTER, daemon=True)
         self._starter.start()
         values = [entry.value for entry in ENTRIES.values()]
         self._publisher = Publisher(self, self.read_values, self.state_and_status, self._log, values)
         self._publisher.start()
 
-    def _begin(self) -> None:
+    def _begin(self, ending: threading.Event) -> None:
         try:
             file = self.ConfigFile or os.environ.get("BALDR_CONFIG", "") or shipped_config()
             state = os.environ.get("BALDR_STATE", "")
@@ -98,10 +106,16 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
             config = replace(config, realtime=replace(config.realtime, cpus=cpus))
             with ExitStack() as stack:
                 instrument = VirtualInstrument(config)
+                instrument.compile()
+                if ending.is_set():
+                    return
                 stack.enter_context(instrument)
                 servers = stack.enter_context(ControlServers.of(instrument, config))
-                self._stack = stack.pop_all()
-            self._source = Source(instrument, servers.stages)
+                with self._handing_over:
+                    if ending.is_set():
+                        return
+                    self._stack = stack.pop_all()
+                    self._source = Source(instrument, servers.stages)
             beams = ",".join(map(str, config.beams))
             text = f"beams {beams} at {instrument.rate_hz:g} Hz, {servers.places()}"
             self._log.info("virtual instrument: %s", text)
@@ -110,6 +124,11 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
             self._failure = describe(error)
             self._log.error("%s", self._failure, exc_info=not isinstance(error, BaldrError))
             self._announce(f"fault: {self._failure}")
+
+    @staticmethod
+    def is_starting() -> bool:
+        """Tell whether a thread of this process still compiles for a device."""
+        return any(thread.name == _STARTER for thread in threading.enumerate())
 
     def _announce(self, text: str) -> None:
         if self.announce:
@@ -126,10 +145,13 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
         with AutoTangoAllowThreads(self):
             if publisher is not None:
                 publisher.join(STOP_S)
+            self._ending.set()
             if starter is not None:
-                starter.join()
-            self._source = None
-            stack, self._stack = self._stack, None
+                # The compiler cannot be interrupted; what it was needed for is not begun any more.
+                starter.join(STARTER_STOP_S)
+            with self._handing_over:
+                self._source = None
+                stack, self._stack = self._stack, None
             if stack is not None:
                 stack.close()
         if self._bridge is not None:

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tango.server import run
 
     from devices import logs
+    from devices.processes import end_at_once
     from devices.simulator_device import BaldrSimulator
 
     if any(option.startswith("-v") for option in given):
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logs.log_to_console()
     BaldrSimulator.announce = True
     run((BaldrSimulator,), args=[SERVER, *given])
+    if BaldrSimulator.is_starting():
+        end_at_once()
 
 
 if __name__ == "__main__":

@@ -39,9 +39,19 @@ from baldr_tango.kernels import loop_data as d
 from baldr_tango.names import LoopState, RtcState
 from baldr_tango.peers import CameraClient, MdsClient
 from baldr_tango.rtc import RealTimeLoop, lock_memory
+from baldr_tango.rtc.compilation import is_compiling
 from baldr_tango.telemetry import TelemetryWriter
 from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.telemetry.writer import TelemetryStatus
+
+LOADING_STOP_S: Final = 5.0
+"""Longest wait for a configuration that is being loaded."""
+
+COMPILING_STOP_S: Final = 0.2
+"""The same while the compiler is busy, for which that may wait."""
+
+STOP_S: Final = 1.0
+"""Longest wait for the real-time thread at the end: a few frames."""
 
 _TRIP_REASONS: Final = {
     d.TRIP_LIMIT: "the DM command exceeded its limit",
@@ -110,6 +120,7 @@ class Beam:
         self._busy = ""
         self._starter: threading.Thread | None = None
         self._closing = threading.Event()
+        self._loaded = threading.Event()
 
     # Life cycle
 
@@ -127,6 +138,7 @@ class Beam:
         self.mask.start(self._mds)
         self._busy = "reading the configuration"
         self.housekeeping.start()
+        self._loaded.clear()
         self._starter = threading.Thread(target=self._start, name=f"start-{self.name}", daemon=True)
         self._starter.start()
 
@@ -135,13 +147,17 @@ class Beam:
             if self.settings.loop.basis_file:
                 self.bases = load_bases(self.settings.loop.basis_file)
             self.load(self.settings.calibration_file, self.settings.mask)
-            prepare_self_test()
+            self._loaded.set()
+            if not self._closing.is_set():
+                prepare_self_test()
         except BaldrError as error:
             self._failure = str(error)
             self.log.error("configuration failed: %s", error)
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
             self.log.exception("configuration failed")
+        finally:
+            self._loaded.set()
 
     def close(self) -> None:
         """Stop everything in reverse order; bounded, and harmless when called twice."""
@@ -151,9 +167,13 @@ class Beam:
         self.judgement.stop()
         self.camera.stop()
         if self._starter is not None:
-            self._starter.join(5.0)
-        if self.loop is not None and not self.loop.stop():
-            self.log.error("the real-time thread did not stop in time")
+            # Nothing interrupts the compiler, and who waits for it starts nothing any more.
+            self._loaded.wait(COMPILING_STOP_S if is_compiling() else LOADING_STOP_S)
+        if self.loop is not None:
+            # A loop that is being compiled has no streams, and will not open any.
+            compiling = self.loop.is_compiling
+            if not self.loop.stop(0.0 if compiling else STOP_S) and not compiling:
+                self.log.error("the real-time thread did not stop in time")
         if self._telemetry is not None:
             self._telemetry.stop(2.0)
         self.saving.close(2.0)
@@ -228,6 +248,11 @@ class Beam:
         else:
             self._telemetry.replace_ring(new.arrays.ring)
         new.start()
+        if self._closing.is_set():
+            # `close` did not wait, since the compiler was busy: it may not have seen this loop.
+            new.stop()
+            self._telemetry.stop(2.0)
+            raise StateError(f"{self.name} is being closed")
 
     # State
 

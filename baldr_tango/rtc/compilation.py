@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from baldr_tango.configuration.derived import ControllerSettings, LoopParameters
 from baldr_tango.configuration.settings import LimitSettings, LoopSettings
 from baldr_tango.kernels import loop_data as d
+from baldr_tango.kernels.atomics import fence, load_acquire, store_release
 from baldr_tango.kernels.libc import address_of
 from baldr_tango.kernels.loop import run
 from baldr_tango.rtc.arrays import LoopArrays, build_arrays, touched
@@ -17,11 +18,20 @@ from baldr_tango.rtc.arrays import LoopArrays, build_arrays, touched
 _compiling = threading.Lock()
 
 
+def is_compiling() -> bool:
+    """Tell whether a thread of this process is compiling the loop, or loading it."""
+    return _compiling.locked()
+
+
 def compile_loop(arrays: LoopArrays) -> None:
     """Make the compiled loop ready for arrays of these types, whatever their sizes; it serves no frame."""
     with _compiling:
         control = np.zeros(d.CONTROL_WORDS, dtype=np.int64)
-        control[d.STOP] = d.STOP_HOLD
+        # What readers of the ring and of the parameters call comes first: afterwards the compiler is busy
+        # for long, and a client's read must not wait for it.
+        store_release(control, d.STOP, d.STOP_HOLD)
+        load_acquire(control, d.STOP)
+        fence()
         idle = np.zeros(4, dtype=np.int64)  # a semaphore that nobody posts
         handles = np.zeros(d.N_HANDLES, dtype=np.int64)
         handles[d.CAMERA_SEMAPHORE] = address_of(idle)

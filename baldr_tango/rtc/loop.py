@@ -34,6 +34,7 @@ WAIT_NS: Final = 20_000_000
 """Longest uninterrupted wait for a frame: bounds the reaction to a command without frames."""
 
 _RETRY_S: Final = 0.1
+_COMPILING: Final = "compiling kernels"
 
 
 @dataclass
@@ -100,6 +101,11 @@ class RealTimeLoop:
     def has_started(self) -> bool:
         """True once `start` was called."""
         return self._thread is not None
+
+    @property
+    def is_compiling(self) -> bool:
+        """True while the thread compiles the loop, which nothing can interrupt; no stream is open then."""
+        return self.phase == _COMPILING and self.is_alive
 
     @property
     def has_streams(self) -> bool:
@@ -341,7 +347,7 @@ class RealTimeLoop:
 
     def _compile(self) -> None:
         """Compile the loop, or load it from the cache, without running it."""
-        self.phase = "compiling kernels"
+        self.phase = _COMPILING
         began = time.monotonic()
         compile_loop(self.arrays)
         self._log.info("kernels ready after %.1f s", time.monotonic() - began)

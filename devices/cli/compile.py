@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from importlib.metadata import version
-from typing import Final
 
 from baldr_tango.kernel_cache import cache_directory, has_kernel
-
-NICE: Final = 10
-"""Priority: whatever else runs goes first."""
 
 
 def is_compiled() -> bool:
@@ -25,7 +20,6 @@ def run(options: argparse.Namespace) -> int:
     from baldr_tango.rtc.compilation import compile_ahead
     from baldr_tango.rtc.fitness import compile_pacing
 
-    os.nice(NICE)
     began = time.monotonic()
     compile_ahead()
     compile_pacing()

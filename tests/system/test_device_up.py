@@ -137,6 +137,28 @@ def test_a_run_is_watched_and_ended_from_outside_and_leaves_nothing_behind(
     assert "baldr_beam1" in "".join(listed.stdout.split()).replace("│", "")
 
 
+@pytest.mark.parametrize(
+    "step", ["Tango database: started", "virtual instrument: starting", "device server: starting"]
+)
+def test_a_start_that_is_interrupted_leaves_nothing_behind(
+    runtime_file: Path, state: Path, tmp_path: Path, step: str
+) -> None:
+    if not (state / "calibration" / "baldr_config_1.toml").exists():
+        pytest.skip("needs the calibration of the first test of this module")
+    output = tmp_path / "up.log"
+    with _up(runtime_file, state, output, "--plain") as process:
+        wait_for(lambda: step in output.read_text() or process.poll() is not None, step, LONG_S)
+        children = _children(process.pid)
+        assert children
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG_S) == 130, output.read_text()
+    assert "interrupted: stopping everything" in output.read_text()
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    shared = re.search(r'directory = "(/dev/shm/[^"]+)"', (state / "run" / "baldr.toml").read_text())
+    assert shared is not None
+    assert not Path(shared.group(1)).exists()
+
+
 def test_two_runs_side_by_side(runtime_file: Path, state: Path, tmp_path: Path) -> None:
     other = tmp_path / "state"
     (other / "calibration").mkdir(parents=True)

@@ -69,6 +69,6 @@ def test_a_ring_of_another_size_is_there_before_the_loop_gets_it():
     with LoopBench(random_problem(side=32, grid=12)) as bench:
         rng = np.random.default_rng(1)
         bench.step(random_frame(bench.parameters, rng))
-        bench.loop.resize_ring(3000)
+        bench.loop.resize_ring(3000, timeout_s=60.0)
         assert pages(bench.loop.arrays.ring_arrays) > 1000
         assert faults_of_writing(bench.loop.arrays.ring_arrays) < 10

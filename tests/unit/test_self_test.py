@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from baldr_tango.commands import COMMANDS
+from baldr_tango.configuration.settings import RealtimeSettings
 from baldr_tango.errors import RequestError, StateError
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.linear import Matrix
@@ -184,3 +185,14 @@ def test_before_a_configuration_it_is_refused(tmp_path):
             unstarted.ask("self_test", SECONDS)
     finally:
         unstarted.end()
+
+
+def test_beside_a_loop_that_never_sleeps_it_is_refused(tmp_path):
+    realtime = RealtimeSettings(priority=0, lock_memory=False, waiting="spin")
+    with BeamBench(tmp_path, realtime=realtime) as spinning:
+        if spinning.loop.waiting.mode != "spin":
+            pytest.skip("this machine has no CPU for a loop that spins")
+        with pytest.raises(StateError, match=r"spins.*stop_baldr"):
+            spinning.ask("self_test", SECONDS)
+        spinning.ask("stop_baldr")
+        assert spinning.ask("self_test", SECONDS)["waiting"] == "spin"

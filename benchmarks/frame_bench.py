@@ -48,6 +48,8 @@ def time_iteration(bench, times):
     parameters, state, io, ring = bench
     for k in range(times.size):
         state.counters[d.LAST_NUMBER] = io.frame_words[d.CNT0_WORD] - 1
+        # Frames of a camera differ from each other.
+        ring.img[(ring.cursor[0] - 1) % ring.frame.size, 0] = k
         began = monotonic_ns()
         steps.handle_frame(parameters, state, io, ring, 0, began)
         times[k] = monotonic_ns() - began
@@ -109,6 +111,8 @@ def frame_bench(p: LoopParameters, ring_frames: int) -> Iterator[FrameBench]:
         io.raw[:] = frame_of(p)
         os.pwrite(camera.fileno(), io.frame_words.tobytes(), 0)
         arrays.state.counters[[d.LO_CLOSED, d.HO_CLOSED]] = 1
+        # One and the same frame drives the controllers away; what is measured shall stay closed.
+        arrays.parameters.switches[:, d.RUNAWAY_LEVEL] = 0
         yield FrameBench(arrays, io)
 
 

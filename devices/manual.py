@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from devices import pages
+from devices.faults_page import faults_page
 from devices.instrument_page import instrument_page
 from devices.pages import WRITE_COMMAND
 from devices.simulator_page import simulator_page
@@ -25,6 +26,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "fields.md": pages.fields_page,
     "properties.md": pages.properties_page,
     "states.md": pages.states_page,
+    "faults.md": faults_page,
     "instrument.md": instrument_page,
     "simulator.md": simulator_page,
 }

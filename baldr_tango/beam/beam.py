@@ -14,6 +14,7 @@ from baldr_tango.bases import Basis, load_bases
 from baldr_tango.beam.automation import Automation, limits_in_force
 from baldr_tango.beam.camera_following import CameraFollower
 from baldr_tango.beam.changes import APPLY_TIMEOUT_S
+from baldr_tango.beam.faults import trip_text
 from baldr_tango.beam.housekeeping import Housekeeping
 from baldr_tango.beam.injection import Injection
 from baldr_tango.beam.interaction_procedure import Interaction
@@ -52,11 +53,6 @@ COMPILING_STOP_S: Final = 0.2
 
 STOP_S: Final = 1.0
 """Longest wait for the real-time thread at the end: a few frames."""
-
-_TRIP_REASONS: Final = {
-    d.TRIP_LIMIT: "the DM command exceeded its limit",
-    d.TRIP_NOT_FINITE: "the DM command was not finite",
-}
 
 
 class Beam:
@@ -290,10 +286,10 @@ class Beam:
         )
 
     def _rtc_state(self, loop: RealTimeLoop) -> tuple[RtcState, str, str]:
-        trip = int(loop.arrays.state.counters[d.TRIP])
+        counters = loop.arrays.state.counters
+        trip = int(counters[d.TRIP])
         if trip:
-            reason = f"{_TRIP_REASONS[trip]}; loops opened, mirror flat; reset_fault acknowledges"
-            return RtcState.FAULT, reason, ""
+            return RtcState.FAULT, trip_text(trip, flat=counters[d.FLAT_PENDING] == 0), ""
         if not loop.is_alive:
             if loop.has_failed:
                 return RtcState.FAULT, "the real-time thread ended by an error; see the log", ""

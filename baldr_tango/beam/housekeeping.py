@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from baldr_tango.beam.faults import RULES, recent_alarms
 from baldr_tango.beam.garbage import collector
 from baldr_tango.beam.state import BeamState, StateChange
 from baldr_tango.beam.statistics import WINDOW_S, Figures, Statistics
@@ -131,11 +132,7 @@ class Housekeeping:
             found.append(f"streams: {loop.problem}")
         elif silent > self._beam.settings.streams.silent_after_s:
             found.append(f"no camera frame for {silent:.1f} s")
-        figures = self.figures
-        if figures.lost:
-            found.append(f"{figures.lost} frames lost within the last second")
-        if figures.skipped:
-            found.append(f"{figures.skipped} frames without usable flux within the last second")
+        found += recent_alarms(self.figures.counted)
         if counters[d.MUTED]:
             found.append(f"{counters[d.MUTED]} high-order modes muted; opening the loop frees them")
         error = self._beam.telemetry_status().error
@@ -145,12 +142,12 @@ class Housekeeping:
 
     def _report(self, before: Figures, now: Figures) -> None:
         """Log what the loop has counted, once a second at the most and only when it changes."""
-        if now.lost:
-            self._beam.log.warning("%d frames lost within the last second", now.lost)
-        if now.skipped and not before.skipped:
-            self._beam.log.warning("frames without usable flux are skipped")
-        elif before.skipped and not now.skipped:
-            self._beam.log.info("flux is back")
+        for rule in RULES:
+            was, count = rule.happened(before.counted), rule.happened(now.counted)
+            if rule.alarm and count and (not was or rule.counter == d.LOST):
+                self._beam.log.warning("%d %s within the last second", count, rule.alarm)
+            elif rule.alarm and was and not count:
+                self._beam.log.info("no more %s", rule.alarm)
 
     def _tell_changes(self) -> None:
         state = self._beam.state()

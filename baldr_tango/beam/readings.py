@@ -88,6 +88,11 @@ def _vector(field: str, moment: Moment) -> Any:
     return moment.newest(field).astype(np.float64)
 
 
+def _memory(name: str, moment: Moment) -> Any:
+    """One of the loop's own arrays."""
+    return getattr(moment.loop.arrays.state, name).copy() if moment.loop else np.zeros(0, np.int64)
+
+
 def _judged(moment: Moment, name: str, form: Callable[[Any], Any] | None = None) -> Any:
     """One result of the report on the calibration; None while there is none."""
     report = moment.beam.judgement.newest
@@ -132,7 +137,20 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "stale_wakeups": partial(_counter, d.STALE),
     "skipped_frames": partial(_counter, d.SKIPPED),
     "torn_frames": partial(_counter, d.TORN),
+    "read_errors": partial(_counter, d.READ_ERRORS),
+    "wrong_format_frames": partial(_counter, d.WRONG_FORMAT),
+    "no_flux_frames": partial(_counter, d.NO_FLUX),
+    "saturated_frames": partial(_counter, d.SATURATED),
+    "saturated_pixels": partial(_counter, d.SATURATED_PIXELS),
+    "negative_frames": partial(_counter, d.NEGATIVES),
+    "frozen_frames": partial(_counter, d.FROZEN),
+    "not_finite_frames": partial(_counter, d.NOT_FINITE),
     "camera_restarts": partial(_counter, d.CAMERA_RESTARTS),
+    "lo_restarts": partial(_counter, d.LO_LIMITED),
+    "ho_resets": partial(_counter, d.HO_LIMITED),
+    "command_violations": partial(_counter, d.COMMAND_LIMITED),
+    "runaway_level": partial(_counter, d.RUNAWAY),
+    "faults": partial(_counter, d.TRIPS),
     "limited_modes": partial(_counter, d.LIMITED),
     "muted_modes": partial(_counter, d.MUTED),
     "automation": lambda m: m.beam.automation.text,
@@ -179,6 +197,8 @@ READERS: Final[dict[str, Callable[[Moment], Any]]] = {
     "u_HO": partial(_vector, "u_HO"),
     "signal": partial(_vector, "signal"),
     "dm_command": _command,
+    "ho_violations": partial(_memory, "violations"),
+    "actuator_violations": partial(_memory, "actuator_violations"),
     "frame": _frame,
     "dm_map": _dm_map,
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -43,9 +44,8 @@ class Figures:
 
     frame_rate: float = 0.0
     """[Hz]"""
-    lost: int = 0
-    """Frames lost within the window."""
-    skipped: int = 0
+    counted: Mapping[int, int] = field(default_factory=dict)
+    """What the loop has counted within the window, by counter; those that moved."""
     latency: Percentiles = Percentiles()
     jitter: Percentiles = Percentiles()
     flux: float = 0.0
@@ -83,8 +83,7 @@ class Statistics:
         self._time, self._counters = now, counters
         self.figures = Figures(
             frame_rate=float(change[d.FRAMES]) / elapsed,
-            lost=int(change[d.LOST]),
-            skipped=int(change[d.SKIPPED]),
+            counted={int(index): int(change[index]) for index in np.flatnonzero(change)},
             latency=Percentiles.of(self._latency, int(counters[d.LATENCY_MAX_NS])),
             jitter=Percentiles.of(self._jitter, int(counters[d.JITTER_MAX_NS])),
             **self._averages(int(change[d.FRAMES])),

@@ -178,6 +178,45 @@ class LimitSettings:
     ho_violations: int = key(
         100, "Violations after which a high-order mode is switched off.", minimum=1, maximum=1000000000
     )
+    saturation_adu: float = key(
+        65535.0, "Value from which on a raw pixel is saturated.", unit="ADU", above=0, maximum=1e10
+    )
+    negative_adu: float = key(
+        500.0, "Distance below the dark from which on a pixel is negative.", unit="ADU", above=0, maximum=1e10
+    )
+    wrong_pixels: int = key(
+        10,
+        "Saturated or negative pixels, bad pixels apart, that a frame may have; with more it is skipped.",
+        minimum=0,
+        maximum=1000000000,
+    )
+    frozen_frames: int = key(
+        20,
+        "Repetitions of the same pixels in a row after which frames are skipped; 0: never.",
+        unit="frames",
+        minimum=0,
+        maximum=1000000000,
+    )
+    command_rms: float = key(
+        0.2,
+        "Largest rms of the controllers' command; more counts as running away.",
+        unit="DM units",
+        above=0,
+        maximum=1,
+    )
+    runaway: int = key(
+        1000,
+        "Level of running away at which the loops open; 0: never. Each frame takes 1 off, each high-order"
+        " mode beyond its limit adds 1, a command beyond command_rms 10, a restart of tip/tilt 20.",
+        minimum=0,
+        maximum=1000000000,
+    )
+    write_failures: int = key(
+        10,
+        "Commands in a row that cannot be written before the loops open; 0: any number.",
+        minimum=0,
+        maximum=1000000000,
+    )
 
 
 @dataclass(frozen=True)

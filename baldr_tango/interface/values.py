@@ -76,6 +76,10 @@ def _times(name: str, doc: str) -> tuple[Value, ...]:
     )
 
 
+def _counts(name: str, doc: str, label: str) -> Value:
+    return Value(name, int, doc, label=label, shape="spectrum", max_dim=(_MOST_MODES, 0), expert=True)
+
+
 _LARGEST_FRAME: Final = 256
 _MOST_MODES: Final = 4096
 
@@ -243,12 +247,116 @@ VALUES: Final[tuple[Value, ...]] = (
     Value(
         "skipped_frames",
         int,
-        "frames skipped because their flux was not positive and finite",
+        "frames not used, for whatever reason; the mirror kept its command",
         label="Skipped frames",
         archive_change=0,
     ),
     Value(
         "torn_frames", int, "frames given up because the camera kept overwriting them", label="Torn frames"
+    ),
+    Value(
+        "read_errors",
+        int,
+        "frames that could not be read from the camera stream",
+        label="Read errors",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "wrong_format_frames",
+        int,
+        "frames not used because the camera stream had changed its shape or type",
+        label="Misfit frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "no_flux_frames",
+        int,
+        "frames not used because their flux was not above its limit, negative or not finite",
+        label="Frames without flux",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "saturated_frames",
+        int,
+        "frames not used because too many pixels were saturated",
+        label="Saturated frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "saturated_pixels",
+        int,
+        "saturated pixels of the newest frame, bad pixels apart",
+        label="Saturated pixels",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "negative_frames",
+        int,
+        "frames not used because too many pixels were far below the dark",
+        label="Negative frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "frozen_frames",
+        int,
+        "frames with the very pixels of the frame before",
+        label="Frozen frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "not_finite_frames",
+        int,
+        "frames not used because the signal or an error was not finite",
+        label="Not finite frames",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "lo_restarts",
+        int,
+        "times the tip/tilt controller was restarted by its limit",
+        label="LO restarts",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "ho_resets",
+        int,
+        "times a high-order mode was reset by its limit",
+        label="HO resets",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "command_violations",
+        int,
+        "commands beyond their limit or not finite, none of which was written",
+        label="Command violations",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "runaway_level",
+        int,
+        "how much the closed loops run into their limits; see limits.runaway",
+        label="Runaway level",
+        minimum=0,
+        archive_change=0,
+    ),
+    Value(
+        "faults",
+        int,
+        "times a safety rule has opened the loops",
+        label="Safety faults",
+        minimum=0,
+        archive_change=0,
     ),
     Value(
         "limited_modes",
@@ -464,6 +572,12 @@ VALUES: Final[tuple[Value, ...]] = (
         "newest map in the DM channel, corners included (DM units)",
         _MOST_MODES,
         label="DM command",
+    ),
+    _counts("ho_violations", "violations per high-order mode since the loop was closed", "HO violations"),
+    _counts(
+        "actuator_violations",
+        "times a point of the DM map was beyond limits.command when that opened the loops",
+        "Actuator violations",
     ),
     Value(
         "frame",

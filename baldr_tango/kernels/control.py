@@ -202,6 +202,25 @@ def largest(values: Any) -> float:
 
 
 @kernel
+def are_finite(values: Any) -> bool:
+    """True when every value is finite. values : (n,) float32"""
+    wrong = 0
+    for i in range(values.size):
+        wrong += 0 if abs(values[i]) < np.float32(np.inf) else 1
+    return wrong == 0
+
+
+@kernel
+def mean_square_of_sum(a: Any, b: Any) -> float:
+    """Mean of the squares of ``a + b``. a, b : (n,)"""
+    total = np.float32(0.0)
+    for i in range(a.size):
+        value = a[i] + b[i]
+        total += value * value
+    return np.float64(total) / a.size
+
+
+@kernel
 def rms(values: Any, used: Any) -> float:
     """Root mean square over the entries with ``used != 0``; 0 when there are none."""
     total = 0.0

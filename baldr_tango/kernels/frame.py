@@ -66,20 +66,31 @@ def median(values: Any) -> Any:
 
 
 @kernel
-def subtract_dark(raw: Any, dark: Any, weights: Any, out: Any) -> float:
-    """Subtract the dark and return the flux, the weighted sum of the result [ADU].
+def subtract_dark(
+    raw: Any, dark: Any, weights: Any, saturation: Any, negative: Any, out: Any
+) -> tuple[float, int, int]:
+    """Subtract the dark; return the flux [ADU], and how many pixels are saturated and far below the dark.
+
+    The flux is the weighted sum of the result. Pixels without weight are not counted.
 
     raw : (P,) int32 frame [ADU]
     dark : (P,) float32 [ADU per frame]
     weights : (P,) float32 share of each pixel in the flux; 0 for a repaired bad pixel
+    saturation, negative : float32 a raw pixel from this value on is saturated; one that is further than that
+        below the dark is negative [ADU]
     out : (P,) float32, overwritten
     """
     flux = 0.0
+    saturated = 0
+    below = 0
     for i in range(raw.size):
-        value = np.float32(raw[i]) - dark[i]
+        level = np.float32(raw[i])
+        value = level - dark[i]
         out[i] = value
         flux += np.float64(weights[i] * value)
-    return flux
+        saturated += (level >= saturation) & (weights[i] != 0)
+        below += (value < -negative) & (weights[i] != 0)
+    return flux, saturated, below
 
 
 @kernel

@@ -13,10 +13,7 @@ import numpy as np
 
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.kernels.atomics import load_acquire, store_release
-from baldr_tango.kernels.control import (
-    largest,
-    rms,
-)
+from baldr_tango.kernels.control import are_finite, largest, rms
 from baldr_tango.kernels.frame import (
     CHARGE,
     accumulate,
@@ -37,14 +34,16 @@ from baldr_tango.kernels.libc import (
     sleep_until_ns,
 )
 from baldr_tango.kernels.linear import copy, multiply
-from baldr_tango.kernels.loop_command import apply_command, reset_ho, reset_lo
+from baldr_tango.kernels.loop_command import apply_command, reset_ho, reset_lo, runs_away
 from baldr_tango.kernels.loop_control import carry_outputs_over, control_ho, control_lo
 from baldr_tango.kernels.loop_injection import arm, disarm, inject, prepare_targets
 from baldr_tango.kernels.loop_streams import (
+    OTHER_FORMAT,
     READ,
     TORN,
     number_frame,
     read_frame,
+    same_pixels,
     settled_count,
     write_command,
 )
@@ -71,6 +70,8 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
         offsets = max(largest(parameters.offset_lo[slot]), largest(parameters.offset_ho[slot]))
         changed = changed or (counters[d.TRIP] != 0 and offsets > 0.0)
         counters[d.TRIP] = 0
+        counters[d.WRITE_RUN] = 0
+    changed = changed or counters[d.FLAT_PENDING] != 0
     close_lo = 1 if switches[d.CLOSE_LO] != 0 and counters[d.TRIP] == 0 else 0
     close_ho = 1 if switches[d.CLOSE_HO] != 0 and counters[d.TRIP] == 0 else 0
     if close_lo == 0 and counters[d.LO_CLOSED] != 0:
@@ -90,7 +91,7 @@ def adopt(parameters: Any, state: Any, io: Any, slot: int) -> None:
         counters[d.BUDGET_SEEN] = switches[d.BUDGET_EPOCH]
         begin_budget(state, switches)
     if changed:
-        apply_command(parameters, state, io, slot, state.command)
+        apply_command(parameters, state, io, slot, state.command, 0)
     if counters[d.PAUSED] != 0 and switches[d.PAUSE] == 0:
         forget_frames(state, io)
     counters[d.PAUSED] = switches[d.PAUSE]
@@ -130,16 +131,36 @@ def hold(state: Any, ring: Any, row: int) -> None:
 
 
 @part_of_kernel
-def take_flux(parameters: Any, state: Any, io: Any, slot: int) -> float:
-    """Bring the frame into ``state.image`` and return its flux; NaN for a read that only begins a burst."""
+def check_pixels(state: Any, switches: Any) -> int:
+    """Return the flags of a frame whose pixels say that it must not be used, counted; 0: it may be."""
+    counters = state.counters
+    flags = 0
+    if 0 < switches[d.FROZEN_FRAMES] <= counters[d.FROZEN_RUN]:
+        flags |= d.FLAG_FROZEN
+        counters[d.FROZEN_SKIPPED] += 1
+    if counters[d.SATURATED_PIXELS] > switches[d.WRONG_PIXELS]:
+        flags |= d.FLAG_SATURATED
+        counters[d.SATURATED] += 1
+    if counters[d.NEGATIVE_PIXELS] > switches[d.WRONG_PIXELS]:
+        flags |= d.FLAG_NEGATIVE
+        counters[d.NEGATIVES] += 1
+    return flags
+
+
+@part_of_kernel
+def take_flux(parameters: Any, state: Any, io: Any, slot: int, dark_subtracted: float) -> float:
+    """Finish the frame in ``state.image`` and return its flux; 0 for a read that only begins a burst.
+
+    dark_subtracted : flux of the frame as it is
+    """
     p = parameters
     switches = p.switches[slot]
-    flux = subtract_dark(io.raw, p.dark[slot], p.flux_weights[slot], state.image)
+    flux = dark_subtracted
     if switches[d.BURST] > 1:
         t = time_of_read(state, switches, flux)
         add_read(io.raw, t, state.burst, state.burst_total, state.burst_moment)
         if t == 0:
-            return np.nan
+            return 0.0
         flux = burst_slope(
             state.burst, state.burst_total, state.burst_moment, p.flux_weights[slot], state.image
         )
@@ -159,16 +180,32 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     p = parameters
     counters = state.counters
     switches = p.switches[slot]
-    flux = take_flux(p, state, io, slot)
-    is_burst_start = np.isnan(flux)
-    ring.flux[row] = 0.0 if is_burst_start else flux
-    if is_burst_start or not (np.isfinite(flux) and flux > p.limits[slot, d.FLUX_LIMIT]):
+    limits = p.limits[slot]
+    flux, saturated, negative = subtract_dark(
+        io.raw,
+        p.dark[slot],
+        p.flux_weights[slot],
+        np.float32(limits[d.SATURATION]),
+        np.float32(limits[d.NEGATIVE]),
+        state.image,
+    )
+    counters[d.SATURATED_PIXELS] = saturated
+    counters[d.NEGATIVE_PIXELS] = negative
+    flags = check_pixels(state, switches)
+    is_burst_start = False
+    if flags == 0:
+        flux = take_flux(p, state, io, slot, flux)
+        is_burst_start = switches[d.BURST] > 1 and counters[d.READS] == 1
+        if not is_burst_start and not limits[d.FLUX_LIMIT] < flux < np.inf:
+            flags |= d.FLAG_NO_FLUX
+            counters[d.NO_FLUX] += 1
+    ring.flux[row] = flux
+    if is_burst_start or flags != 0:
         if not is_burst_start:
             counters[d.SKIPPED] += 1
             counters[d.HISTORY] = 0
         hold(state, ring, row)
-        return d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
-    flags = 0
+        return flags | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
     image_dm = ring.img_dm[row]
     signal = ring.signal[row]
     error_lo = ring.e_LO[row]
@@ -194,8 +231,15 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     else:
         multiply(p.reconstructor_lo, slot, signal, error_lo)
         multiply(p.reconstructor_ho, slot, signal, error_ho)
+    if not (are_finite(signal) and are_finite(error_lo) and are_finite(error_ho)):
+        counters[d.NOT_FINITE] += 1
+        counters[d.SKIPPED] += 1
+        counters[d.HISTORY] = 0
+        hold(state, ring, row)
+        return d.FLAG_NOT_FINITE | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
     counters[d.HISTORY] += 1
     stamp(state, d.STAGE_RECONSTRUCT)
+    restarts, resets = counters[d.LO_LIMITED], counters[d.HO_LIMITED]
     prepare_targets(p, state, slot, inject(p, state, slot), ring.c_inj[row])
     if counters[d.LO_CLOSED] != 0:
         if control_lo(p, state, slot, error_lo, output_lo, shape_lo):
@@ -212,8 +256,15 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     copy(shape_lo, state.held_lo)
     copy(shape_ho, state.held_ho)
     was_tripped = counters[d.TRIP] != 0
-    if not apply_command(p, state, io, slot, ring.command[row]):
-        flags |= d.FLAG_NOT_APPLIED if was_tripped else d.FLAG_TRIPPED
+    restarts, resets = counters[d.LO_LIMITED] - restarts, counters[d.HO_LIMITED] - resets
+    fault = d.TRIP_RUNAWAY if runs_away(p, state, slot, restarts, resets) else 0
+    if not apply_command(p, state, io, slot, ring.command[row], fault):
+        if counters[d.TRIP] != 0 and not was_tripped:
+            flags |= d.FLAG_TRIPPED
+        if was_tripped or counters[d.WRITE_RUN] != 0:
+            flags |= d.FLAG_NOT_APPLIED
+    if counters[d.WRITE_RUN] != 0:
+        flags |= d.FLAG_WRITE_FAILED
     return flags
 
 
@@ -251,7 +302,12 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     counters = state.counters
     outcome = read_frame(io)
     if outcome != READ:
-        counters[d.TORN if outcome == TORN else d.READ_ERRORS] += 1
+        if outcome == TORN:
+            counters[d.TORN] += 1
+        elif outcome == OTHER_FORMAT:
+            counters[d.WRONG_FORMAT] += 1
+        else:
+            counters[d.READ_ERRORS] += 1
         return
     written = load_acquire(ring.cursor, 0)
     capacity = ring.frame.size
@@ -259,6 +315,10 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     lost = number_frame(state, count, io.raw, ring.img[(written - 1) % capacity])
     if lost < 0:
         return
+    # Noise makes each frame differ from the one before, at the first pixels already.
+    repeats = written > 0 and same_pixels(io.raw, ring.img[(written - 1) % capacity])
+    counters[d.FROZEN] += 1 if repeats else 0
+    counters[d.FROZEN_RUN] = counters[d.FROZEN_RUN] + 1 if repeats else 0
     row = written % capacity
     stamp(state, d.STAGE_READ)
     flags = process(parameters, state, io, ring, slot, row)
@@ -277,7 +337,8 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     ring.version[row] = counters[d.VERSION_IN_FORCE]
     ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
     ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
-    ring.flags[row] = np.uint16(flags | (d.FLAG_MISSED_BEFORE if lost > 0 else 0))
+    flags |= (d.FLAG_MISSED_BEFORE if lost > 0 else 0) | (d.FLAG_FROZEN if repeats else 0)
+    ring.flags[row] = np.uint16(flags)
     state.latency_bins[bin_of(latency)] += 1
     counters[d.LATENCY_MAX_NS] = max(counters[d.LATENCY_MAX_NS], latency)
     if counters[d.LAST_WAKE_NS] != 0 and lost == 0:
@@ -332,7 +393,8 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
         passes += 1
         version = load_acquire(control, d.VERSION)
         slot = version & 1
-        if version != adopted:
+        # A flat that could not be written is tried again with every turn, frames or not.
+        if version != adopted or counters[d.FLAT_PENDING] != 0:
             if adopted >= 0:
                 carry_outputs_over(parameters, state, adopted & 1, slot)
             adopt(parameters, state, io, slot)
@@ -363,7 +425,8 @@ def run(control: Any, parameters: Any, state: Any, io: Any, ring: Any) -> int:
         reset_ho(state)
         disarm(state)
         counters[d.OFFSET_EPOCH_SEEN] = -1  # offsets come back with the next start
-        if counters[d.TRIP] == 0:
+        if counters[d.TRIP] == 0 or counters[d.FLAT_PENDING] != 0:
+            counters[d.FLAT_PENDING] = 0
             state.command[:] = np.float32(0.0)
             write_command(io, state, state.command)
     return stop

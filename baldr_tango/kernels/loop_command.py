@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from baldr_tango.kernels import loop_data as d
-from baldr_tango.kernels.control import (
-    largest,
-)
+from baldr_tango.kernels.control import largest, mean_square_of_sum
 from baldr_tango.kernels.jit import part_of_kernel
 from baldr_tango.kernels.loop_injection import disarm
 from baldr_tango.kernels.loop_streams import write_command
 from baldr_tango.kernels.loop_timing import stamp
+
+RESTART_WEIGHT: Final = 20
+"""What a tip/tilt map beyond its limit adds to the level of `runs_away`."""
+STROKE_WEIGHT: Final = 10
+"""What a command of too large an rms adds to it."""
 
 
 @part_of_kernel
@@ -57,29 +60,74 @@ def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
 
 
 @part_of_kernel
-def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any) -> bool:
-    """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
+def trip(state: Any, reason: int) -> None:
+    """Open the loops until an operator acknowledges it; the next `apply_command` flattens the mirror.
 
-    Returns True when `out` is what the mirror got. After a trip nothing is written until the fault is
-    acknowledged.
+    reason : one of `TRIP_*`
     """
     counters = state.counters
-    if counters[d.TRIP] != 0:
-        out[:] = np.float32(0.0)
-        return False
-    compose(parameters, state, slot, out)
-    peak = largest(out)
-    if peak <= parameters.limits[slot, d.COMMAND_LIMIT]:
-        stamp(state, d.STAGE_CONTROL)
-        write_command(io, state, out)
-        return True
-    counters[d.TRIP] = d.TRIP_LIMIT if np.isfinite(peak) else d.TRIP_NOT_FINITE
+    counters[d.TRIP] = reason
+    counters[d.TRIPS] += 1
     counters[d.LO_CLOSED] = 0
     counters[d.HO_CLOSED] = 0
     counters[d.LOOPS] = 0
+    counters[d.RUNAWAY] = 0
+    counters[d.FLAT_PENDING] = 1
     reset_lo(state)
     reset_ho(state)
     disarm(state)
-    out[:] = np.float32(0.0)
-    write_command(io, state, out)
-    return False
+
+
+@part_of_kernel
+def runs_away(parameters: Any, state: Any, slot: int, restarts: int, resets: int) -> bool:
+    """True when the controllers of closed loops keep running into their limits.
+
+    A level rises with what happened in this frame and falls by one per frame: a lone event is forgotten, a
+    loop that is driven away again and again is not, whatever the limits do about it each time.
+
+    restarts, resets : tip/tilt maps and high-order modes beyond their limits in this frame
+    """
+    counters = state.counters
+    level = counters[d.RUNAWAY] + RESTART_WEIGHT * restarts + resets
+    most = parameters.limits[slot, d.COMMAND_RMS]
+    if mean_square_of_sum(state.held_lo, state.held_ho) > most * most:
+        level += STROKE_WEIGHT
+    counters[d.RUNAWAY] = max(level - 1, 0) if counters[d.LOOPS] != 0 else 0
+    return 0 < parameters.switches[slot, d.RUNAWAY_LEVEL] <= counters[d.RUNAWAY]
+
+
+@part_of_kernel
+def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any, fault: int) -> bool:
+    """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
+
+    Returns True when `out` is what the mirror got. After a trip nothing but the flat is written until the
+    fault is acknowledged; a flat that cannot be written is tried again.
+
+    fault : one of `TRIP_*` that was found before, or 0
+    """
+    counters = state.counters
+    if counters[d.TRIP] == 0:
+        reason = fault
+        if 0 < parameters.switches[slot, d.WRITE_FAILURES] <= counters[d.WRITE_RUN]:
+            reason = d.TRIP_WRITE
+        if reason == 0:
+            compose(parameters, state, slot, out)
+            peak = largest(out)
+            limit = parameters.limits[slot, d.COMMAND_LIMIT]
+            if not peak <= limit:
+                counters[d.COMMAND_LIMITED] += 1
+                for i in range(out.size):
+                    if not abs(np.float64(out[i])) <= limit:
+                        state.actuator_violations[i] += 1
+                reason = d.TRIP_LIMIT if peak < np.inf else d.TRIP_NOT_FINITE
+        if reason != 0:
+            trip(state, reason)
+    if counters[d.TRIP] != 0:
+        out[:] = np.float32(0.0)
+        if counters[d.FLAT_PENDING] == 0:
+            return False
+    stamp(state, d.STAGE_CONTROL)
+    written = write_command(io, state, out)
+    if written:
+        counters[d.FLAT_PENDING] = 0
+    return written and counters[d.TRIP] == 0

@@ -100,6 +100,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     output[:] = np.float32(0.0)
     shape[:] = np.float32(0.0)
     state.counters[d.LIMITED] += 1
+    state.counters[d.LO_LIMITED] += 1
     return True
 
 
@@ -137,6 +138,7 @@ def control_ho(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
         forget_silenced(output, state.predicted_ho)
     if limited > 0:
         state.counters[d.LIMITED] += limited
+        state.counters[d.HO_LIMITED] += limited
         state.counters[d.MUTED] = count_set(state.muted)
     copy(output, state.last_ho)
     multiply(p.shapes_ho, slot, output, shape)

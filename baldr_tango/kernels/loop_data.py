@@ -73,6 +73,14 @@ STREHL_PIXEL: Final = 20
 """Flat index of the pixel that the Strehl ratio is estimated from; below 0: from the high-order residual."""
 OFFSET_EPOCH: Final = 21
 """Changes with the offsets: the mirror follows at once."""
+WRONG_PIXELS: Final = 22
+"""Saturated or negative pixels that a frame may have to be used."""
+FROZEN_FRAMES: Final = 23
+"""Repetitions of a frame after which further ones are not used; 0: all are."""
+RUNAWAY_LEVEL: Final = 24
+"""`RUNAWAY` at which the loop trips; 0: never."""
+WRITE_FAILURES: Final = 25
+"""Commands in a row that cannot be written before the loop trips; 0: any number."""
 BUDGET_EPOCH: Final = 28
 """Changes with every request of a latency budget."""
 BUDGET_FRAMES: Final = 29
@@ -94,7 +102,13 @@ STREHL_SLOPE: Final = 6
 """Line from the intensity of `STREHL_PIXEL` to the residual [DM units rms per ADU of a frame]."""
 STREHL_INTERCEPT: Final = 7
 """[DM units rms]"""
-N_LIMITS: Final = 8
+SATURATION: Final = 8
+"""[ADU] of a raw pixel"""
+NEGATIVE: Final = 9
+"""[ADU] below the dark"""
+COMMAND_RMS: Final = 10
+"""[DM units]"""
+N_LIMITS: Final = 12
 
 # Elements of `State.counters`.
 FRAMES: Final = 0
@@ -150,7 +164,41 @@ POSTS_NUMBER: Final = 41
 BUDGET_SEEN: Final = 42
 BUDGET_LEFT: Final = 43
 """Frames whose stages are still to be timed."""
-N_COUNTERS: Final = 48
+NO_FLUX: Final = 50
+"""Frames not used because of their flux."""
+SATURATED: Final = 51
+"""Frames not used because of saturated pixels."""
+SATURATED_PIXELS: Final = 52
+"""Saturated pixels of the newest frame."""
+NEGATIVES: Final = 53
+"""Frames not used because of pixels below the dark."""
+NEGATIVE_PIXELS: Final = 54
+"""Such pixels of the newest frame."""
+FROZEN: Final = 55
+"""Frames that repeat the pixels of the frame before."""
+FROZEN_RUN: Final = 56
+"""The newest of them in a row."""
+NOT_FINITE: Final = 57
+"""Frames not used because the signal or an error was not finite."""
+WRONG_FORMAT: Final = 58
+"""Frames not used because the stream had changed its shape or type."""
+LO_LIMITED: Final = 59
+"""Tip/tilt maps beyond their limit."""
+HO_LIMITED: Final = 60
+"""High-order modes beyond their limit."""
+COMMAND_LIMITED: Final = 61
+"""Commands beyond their limit, or not finite."""
+RUNAWAY: Final = 62
+"""How much the controllers have run into their limits lately, see `loop_command.runs_away`."""
+WRITE_RUN: Final = 63
+"""Commands in a row, up to the newest, that could not be written."""
+FLAT_PENDING: Final = 64
+"""1 after a trip until the flat command is written."""
+TRIPS: Final = 65
+"""Trips since start."""
+FROZEN_SKIPPED: Final = 66
+"""Repeating frames that were not used."""
+N_COUNTERS: Final = 72
 
 CHECKPOINT_RECORD: Final = -2
 """Element of `State.checkpoint`: records in the ring when it was made."""
@@ -165,6 +213,10 @@ TRIP_LIMIT: Final = 1
 """The command exceeded its limit."""
 TRIP_NOT_FINITE: Final = 2
 """The command was not finite."""
+TRIP_RUNAWAY: Final = 3
+"""The controllers kept running into their limits."""
+TRIP_WRITE: Final = 4
+"""Commands could not be written."""
 
 # Histograms of times: bins of 64 ns up to 8 us, from there on 64 bins per doubling (1.6 %), up to 8 s.
 BIN_SHIFT: Final = 6
@@ -196,6 +248,9 @@ ACQUISITION_TIME_WORD: Final = 23
 WRITE_TIME_WORD: Final = 25
 CNT0_WORD: Final = 30
 WRITE_WORD: Final = 33
+FORMAT_WORD: Final = 14
+"""First of the words that say shape and type."""
+FORMAT_WORDS: Final = 4
 COUNTS_OFFSET: Final = 240
 """File offset of cnt0; the command buffer starts there and reaches to the end of the data."""
 COUNTS_WORDS: Final = 12
@@ -226,6 +281,8 @@ class Io(NamedTuple):
     """(P,) the pixels inside `frame_words`."""
     check: I64
     """(4,) counters read again after the frame."""
+    format: I64
+    """(4,) words of the camera stream's header that say shape and type, as they were on opening."""
     dm_words: I64
     """DM channel from cnt0 on: counters, write flag, data."""
     dm_map: F64
@@ -318,6 +375,8 @@ class State(NamedTuple):
     previous_ho: F64
     violations: I64
     muted: I64
+    actuator_violations: I64
+    """(G,) times a point of the command was beyond its limit, since start."""
     held_lo: F32
     """(G,) tip/tilt part of the command in force, before the minus."""
     held_ho: F32
@@ -387,3 +446,9 @@ FLAG_LIMITED: Final = 2
 FLAG_TRIPPED: Final = 4
 FLAG_MISSED_BEFORE: Final = 8
 FLAG_NOT_APPLIED: Final = 16
+FLAG_NO_FLUX: Final = 32
+FLAG_SATURATED: Final = 64
+FLAG_NEGATIVE: Final = 128
+FLAG_FROZEN: Final = 256
+FLAG_NOT_FINITE: Final = 512
+FLAG_WRITE_FAILED: Final = 1024

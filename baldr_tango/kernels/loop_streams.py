@@ -28,6 +28,7 @@ _SETTLE_ATTEMPTS = 5
 READ = 0
 TORN = 1
 SHORT = 2
+OTHER_FORMAT = 3
 
 
 @kernel
@@ -39,7 +40,7 @@ def drain(semaphore: int) -> None:
 
 @part_of_kernel
 def read_frame(io: Any) -> int:
-    """Copy the camera stream into ``io.frame_words``; return 0, 1 (torn) or 2 (the file is too short).
+    """Copy the camera stream into ``io.frame_words``; return how that went, one of READ to OTHER_FORMAT.
 
     The frame is good when neither the counter nor the write flag moved while it was copied. A writer
     may post before it takes its flag down, and may be interrupted there: it gets about 20 ms.
@@ -55,6 +56,9 @@ def read_frame(io: Any) -> int:
             return SHORT
         same = io.check[0] == io.frame_words[d.CNT0_WORD]
         if same and io.check[3] & 0xFF == 0 and io.frame_words[d.WRITE_WORD] & 0xFF == 0:
+            for k in range(d.FORMAT_WORDS):
+                if io.frame_words[d.FORMAT_WORD + k] != io.format[k]:
+                    return OTHER_FORMAT
             return READ
         # The writer may have been preempted by this very thread: let it finish.
         if attempt >= _BUSY_ATTEMPTS:
@@ -117,8 +121,8 @@ def settled_count(io: Any) -> int:
 
 
 @part_of_kernel
-def write_command(io: Any, state: Any, command: Any) -> None:
-    """Put a map into the DM channel and wake whoever waits for it.
+def write_command(io: Any, state: Any, command: Any) -> bool:
+    """Put a map into the DM channel and wake whoever waits for it; False when it could not be written.
 
     Order as the instrument's programs expect: write flag, data, counters, flag off, the channel's
     semaphores, then the semaphore of the summed map, which moves the mirror.
@@ -135,10 +139,15 @@ def write_command(io: Any, state: Any, command: Any) -> None:
     io.dm_words[1] += 1
     io.dm_words[3] = flag_byte
     counted = pwrite(io.handles[d.DM_FD], address_of(io.dm_words), d.COUNTS_NBYTES, d.COUNTS_OFFSET)
-    if written != nbytes or counted != d.COUNTS_NBYTES:
+    complete = written == nbytes and counted == d.COUNTS_NBYTES
+    if complete:
+        state.counters[d.WRITE_RUN] = 0
+        copy(command, state.command)
+    else:
         state.counters[d.WRITE_ERRORS] += 1
+        state.counters[d.WRITE_RUN] += 1
     for k in range(io.dm_semaphores.size):
         sem_post_capped(io.dm_semaphores[k], _POST_CAP)
     sem_post_capped(io.handles[d.TRIGGER_SEMAPHORE], _POST_CAP)
-    copy(command, state.command)
     state.counters[d.WRITES] += 1
+    return complete

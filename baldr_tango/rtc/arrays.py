@@ -75,6 +75,10 @@ def _switches(parameters: LoopParameters, settings: LoopSettings) -> NDArray[np.
     row[d.SNR_FRAMES] = settings.snr_frames
     row[d.HO_VIOLATIONS] = parameters.limits.ho_violations
     row[d.PERIOD_NS] = period_ns(parameters.frame_rate_hz)
+    row[d.WRONG_PIXELS] = parameters.limits.wrong_pixels
+    row[d.FROZEN_FRAMES] = parameters.limits.frozen_frames
+    row[d.RUNAWAY_LEVEL] = parameters.limits.runaway
+    row[d.WRITE_FAILURES] = parameters.limits.write_failures
     row[d.STREHL_PIXEL] = parameters.secondary_pixel if parameters.strehl_model == "secondary" else -1
     return row
 
@@ -90,6 +94,9 @@ def _limits(parameters: LoopParameters) -> NDArray[np.float64]:
     row[d.LO_LIMIT] = parameters.limits.lo_command
     row[d.HO_LIMIT] = parameters.limits.ho_mode
     row[d.FLUX_LIMIT] = parameters.limits.min_flux_adu
+    row[d.SATURATION] = parameters.limits.saturation_adu
+    row[d.NEGATIVE] = parameters.limits.negative_adu
+    row[d.COMMAND_RMS] = parameters.limits.command_rms
     row[d.NM_PER_UNIT] = parameters.nm_per_dm_unit
     row[d.WAVELENGTH_NM] = parameters.wavelength_nm
     row[d.STREHL_SLOPE] = strehl_slope(parameters.strehl_line, parameters.frame_rate_hz, parameters.gain)
@@ -103,6 +110,15 @@ def strehl_slope(line: tuple[float, float], frame_rate_hz: float, gain: float) -
     The file has it for ADU/s/gain, and the intensity of a frame is ``ADU * fps / gain`` of those.
     """
     return line[0] * frame_rate_hz / gain
+
+
+def _flux_weights(parameters: LoopParameters) -> NDArray[np.float64]:
+    """Share of each pixel in the flux; 0 for bad pixels, which the loop repairs before it sums or counts."""
+    weights = parameters.flux_weights
+    if parameters.bad_pixel_rule == "median" and parameters.bad_pixels.size:
+        weights = weights.copy()
+        weights[parameters.bad_pixels] = 0.0
+    return weights
 
 
 def _inverse_clear_pupil(parameters: LoopParameters) -> NDArray[np.float64]:
@@ -122,7 +138,7 @@ def dense_parameters(parameters: LoopParameters, settings: LoopSettings) -> dict
         "switches": _switches(parameters, settings),
         "limits": _limits(parameters),
         "dark": parameters.dark,
-        "flux_weights": parameters.flux_weights,
+        "flux_weights": _flux_weights(parameters),
         "bad_pixels": parameters.bad_pixels,
         "exterior_pixels": parameters.exterior_pixels,
         "to_actuators": parameters.pixels_to_actuators,
@@ -194,6 +210,7 @@ def memory_layout(
         "previous_ho": (n_ho, np.float64),
         "violations": (n_ho, np.int64),
         "muted": (n_ho, np.int64),
+        "actuator_violations": (n_grid, np.int64),
         "held_lo": (n_grid, np.float32),
         "held_ho": (n_grid, np.float32),
         "command": (n_grid, np.float32),

@@ -98,6 +98,7 @@ def buffers(arrays: LoopArrays, handles: NDArray[np.int64], dm_semaphores: NDArr
         frame_words=frame_words,
         raw=frame_words.view(np.int32)[first : first + arrays.n_pixels],
         check=touched(d.COUNTS_NBYTES // 8, np.int64),
+        format=touched(d.FORMAT_WORDS, np.int64),
         dm_words=dm_words,
         dm_map=dm_words[d.COUNTS_WORDS :].view(np.float64),
     )

@@ -388,4 +388,6 @@ def build_io(arrays: LoopArrays, camera: Stream, channel: Stream, combined: Stre
     # The command buffer mirrors the channel's file from cnt0 on, so that one call writes flag and data.
     header = np.frombuffer(channel.header().tobytes(), dtype=np.int64)
     io.dm_words[: d.COUNTS_WORDS] = header[d.COUNTS_OFFSET // 8 :]
+    words = np.frombuffer(camera.header().tobytes(), dtype=np.int64)
+    io.format[:] = words[d.FORMAT_WORD : d.FORMAT_WORD + d.FORMAT_WORDS]
     return io

@@ -82,7 +82,8 @@ def open_limits(parameters: d.Parameters, slot: int) -> None:
     switches, limits = parameters.switches[slot], parameters.limits[slot]
     switches[[d.CLOSE_LO, d.CLOSE_HO]] = 1
     switches[d.PAUSE] = 0
-    limits[[d.COMMAND_LIMIT, d.LO_LIMIT, d.HO_LIMIT]] = _NO_LIMIT
+    switches[[d.FROZEN_FRAMES, d.RUNAWAY_LEVEL]] = 0
+    limits[[d.COMMAND_LIMIT, d.LO_LIMIT, d.HO_LIMIT, d.SATURATION, d.NEGATIVE]] = _NO_LIMIT
 
 
 def made_up_frames(parameters: d.Parameters, slot: int) -> NDArray[np.int32]:

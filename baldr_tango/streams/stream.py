@@ -174,10 +174,10 @@ class Stream:
         return self._file.state().cnt0
 
     def is_current(self) -> str | None:
-        """Tell what happened to the stream of this name since it was opened; one stat and one pread.
+        """Tell what happened to the stream of this name since it was opened; one stat and two preads.
 
         None while the open stream is still the one under its path, else "deleted", "re-created (new inode)",
-        "re-created in place", "shrunk", or "cannot be examined: ...".
+        "re-created in place", "shrunk", "changed in shape or type: ...", or "cannot be examined: ...".
         """
         return self._file.change()
 

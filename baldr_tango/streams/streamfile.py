@@ -30,6 +30,7 @@ DELETED: Final = "deleted"
 NEW_INODE: Final = "re-created (new inode)"
 IN_PLACE: Final = "re-created in place"
 SHRUNK: Final = "shrunk"
+RESHAPED: Final = "changed in shape or type"
 
 
 class StreamState(NamedTuple):
@@ -148,7 +149,7 @@ class StreamFile:
     def change(self) -> str | None:
         """Tell what happened to the stream of this name since it was opened; None when it is still this one.
 
-        One stat and one pread.
+        One stat and two preads.
         """
         try:
             found = self.path.stat()
@@ -167,6 +168,12 @@ class StreamFile:
         # A counter that went back betrays writers that do not keep the creation time.
         if state.creation_time_ns != self.creation_time_ns or state.cnt0 < self._highest_count:
             return IN_PLACE
+        try:
+            layout = StreamLayout.of_header(self.header(), self.path)
+        except BackendError as error:
+            return str(error)
+        if (layout.shape, layout.dtype) != (self.layout.shape, self.layout.dtype):
+            return f"{RESHAPED}: {layout.shape} of {layout.dtype}"
         self._highest_count = state.cnt0
         return None
 

@@ -24,7 +24,7 @@ class FrameFlag(enum.IntFlag):
     """What was unusual about a frame; bits of the field ``flags``."""
 
     SKIPPED = 1
-    """No usable flux: nothing was computed."""
+    """Not used: nothing was computed. Another bit says why; none: the first read of a burst."""
     LIMITED = 2
     """A mode was limited."""
     TRIPPED = 4
@@ -33,6 +33,18 @@ class FrameFlag(enum.IntFlag):
     """Camera frames were lost just before this one."""
     NOT_APPLIED = 16
     """No command was written to the mirror."""
+    NO_FLUX = 32
+    """The flux was not above its limit, negative or not finite."""
+    SATURATED = 64
+    """Too many pixels were saturated."""
+    NEGATIVE = 128
+    """Too many pixels were far below the dark."""
+    FROZEN = 256
+    """The pixels are those of the frame before."""
+    NOT_FINITE = 512
+    """The signal or an error was not finite."""
+    WRITE_FAILED = 1024
+    """The command could not be written to the DM channel."""
 
 
 @dataclass(frozen=True)

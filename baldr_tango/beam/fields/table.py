@@ -233,5 +233,12 @@ FIELDS.add(
     m.safety("ho_mode", "DM units", "largest absolute high-order mode; beyond it that mode restarts"),
     m.safety("min_flux_adu", "ADU", "smallest flux of a frame that is used"),
     m.safety("ho_violations", "", "violations after which a high-order mode is muted"),
+    m.safety("saturation_adu", "ADU", "value from which on a raw pixel is saturated"),
+    m.safety("negative_adu", "ADU", "distance below the dark from which on a pixel is negative"),
+    m.safety("wrong_pixels", "", "saturated or negative pixels that a frame may have to be used"),
+    m.safety("frozen_frames", "", "repetitions of the same pixels after which frames are skipped; 0: never"),
+    m.safety("command_rms", "DM units", "rms of the controllers' command beyond which they run away"),
+    m.safety("runaway", "", "level of running away at which the loops open; 0: never"),
+    m.safety("write_failures", "", "commands in a row not written before the loops open; 0: any number"),
 )
 FIELDS.add(*INJECTION_FIELDS)

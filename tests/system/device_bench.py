@@ -192,6 +192,8 @@ class DeviceBench:
             },
             "calibration": {"file": str(self.calibration_file)},
             "loop": {"ring_frames": 256},
+            # The bench shows a still picture.
+            "limits": {"frozen_frames": 0},
             "realtime": {"priority": 0, "lock_memory": False},
             "telemetry": {"min_free_mb": 1.0},
         }

@@ -13,7 +13,8 @@ from baldr_tango.kernels import loop_data as d
 from tests.harness import LoopBench
 from tests.problem import gains, random_frame, random_problem
 
-WIDE = LimitSettings(command=1.0, lo_command=1.0, ho_mode=1.0)
+# Frames of a light so strong that their rounding does not matter, far beyond what a camera has.
+WIDE = LimitSettings(command=1.0, lo_command=1.0, ho_mode=1.0, saturation_adu=1e9)
 MODES = 16
 
 

@@ -22,6 +22,9 @@ from baldr_tango.rtc.arrays import CONTROLLER_TYPES
 _GAINS: Final = ("kp", "ki", "kd", "leak", "lower", "upper")
 _SWITCHES: Final = {
     "limits.ho_violations": d.HO_VIOLATIONS,
+    "limits.wrong_pixels": d.WRONG_PIXELS,
+    "limits.frozen_frames": d.FROZEN_FRAMES,
+    "limits.runaway": d.RUNAWAY_LEVEL,
     "loop.boxcar": d.BOXCAR,
     "loop.snr_frames": d.SNR_FRAMES,
     "control_lo.type": d.TYPE_LO,
@@ -32,6 +35,9 @@ _LIMITS: Final = {
     "limits.lo_command": d.LO_LIMIT,
     "limits.ho_mode": d.HO_LIMIT,
     "limits.min_flux_adu": d.FLUX_LIMIT,
+    "limits.saturation_adu": d.SATURATION,
+    "limits.negative_adu": d.NEGATIVE,
+    "limits.command_rms": d.COMMAND_RMS,
     "loop.nm_per_dm_unit": d.NM_PER_UNIT,
     "loop.wavelength_nm": d.WAVELENGTH_NM,
 }

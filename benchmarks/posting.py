@@ -52,6 +52,7 @@ def post_frames(table, frame, flag, counts, ping, begin, period, written, posted
     """Post frames and, between them, a bare semaphore; note when count, posts and post began [ns]."""
     fd = table.descriptors[0, CAMERA]
     for k in range(posted.size):
+        frame[0] ^= 1  # frames of a camera differ from each other
         sleep_until_ns(begin + k * period)
         begin_write(table, fd, flag)
         pwrite(fd, address_of(frame), 4 * frame.size, table.data_offset)

@@ -121,8 +121,8 @@ def rows() -> list[Row]:
     last, first = [cpus[-1]], [cpus[0]]
     source, _ = instrument_problem()
     how = (
-        f"{source}; a process posts {FRAMES} frames at {RATE_HZ:g} Hz into a real stream, the product's loop is"
-        " in another, both real-time; CLOCK_MONOTONIC before the post against the telemetry's time stamps;"
+        f"{source}; a process posts {FRAMES} frames at {RATE_HZ:g} Hz into a real stream, the product's loop"
+        " is in another, both real-time; CLOCK_MONOTONIC before the post against the telemetry's time stamps;"
         " medians"
     )
     found = []

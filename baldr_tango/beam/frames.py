@@ -73,7 +73,9 @@ class Frames:
             yield records, used
 
 
-def choose_frames(ring: TelemetryRing, wanted: int | None, *, dark: bool = False) -> Frames:
+def choose_frames(
+    ring: TelemetryRing, wanted: int | None, *, dark: bool = False, after_ns: int | None = None
+) -> Frames:
     """Choose the newest frames that belong together.
 
     They begin after the last change of a servo state, and, while both loops are open, of the map on the
@@ -85,6 +87,7 @@ def choose_frames(ring: TelemetryRing, wanted: int | None, *, dark: bool = False
     wanted : number of frames; None: what there is, at most `DEFAULT_FRAMES`.
     dark : the light is off: frames without flux are the ones that count, and they begin where the flux has
         come to its present level.
+    after_ns : frames that the loop took before this time do not count [CLOCK_MONOTONIC, ns]; None: all do.
 
     Raises
     ------
@@ -95,15 +98,21 @@ def choose_frames(ring: TelemetryRing, wanted: int | None, *, dark: bool = False
         raise RequestError(f"frames: expected {LEAST_FRAMES} to {ring.horizon}, found {wanted}")
     stop = ring.write_index
     count = min(ring.available, DEFAULT_FRAMES if wanted is None else wanted)
-    names = ("LO_servo_mode", "HO_servo_mode", "command", "c_inj", "flags", "flux")
+    names = ("LO_servo_mode", "HO_servo_mode", "command", "c_inj", "flags", "flux", "time_ns")
     first, records = ring.read(stop - count, stop, names)
     begin = _steady_flux(records["flux"]) if dark else _unchanged(records)
     usable = np.ones(records["flags"].size, dtype=bool) if dark else records["flags"] & d.FLAG_SKIPPED == 0
     usable[:begin] = False
+    if after_ns is not None:
+        usable &= records["time_ns"] >= after_ns
     frames = Frames(ring, first, usable)
     least = LEAST_FRAMES if wanted is None else wanted
     if frames.count < least:
-        why = "since the light changed" if dark else "since the last change of the loops or the mirror"
+        why = (
+            "since the light changed"
+            if dark
+            else "since the last change of loops, mirror or mask"
+        )
         raise StateError(f"{frames.count} usable frames {why}, {least} are needed; wait a moment")
     return frames
 

@@ -73,8 +73,21 @@ class MaskFollower:
         self._still = 0
         self._failures = 0
         self._due = 0.0
+        self._place: tuple[float, float] | None = None
         self.state: MaskState = MaskState()
         """Where it stood last."""
+        self.at_rest_since_s = -math.inf
+        """CLOCK_MONOTONIC of the look that saw it move last [s]; it has come to rest by then if `may_move` is
+        false. Minus infinity: it was never seen to move."""
+
+    @property
+    def may_move(self) -> bool:
+        """True while it is on its way, or may be: a command was accepted and not yet seen to have its end.
+
+        False when its position is not known, because then nobody could wait for its end.
+        """
+        with self._lock:
+            return self.state.text == "moving" or (self._may_move and self.state.x_um is not None)
 
     def start(self, mds: MdsClient) -> None:
         """Begin to follow; `mds` stays open until `stop`."""
@@ -112,7 +125,7 @@ class MaskFollower:
         if len(self._read) == len(self._axes):
             x, y = self._read
             self._read = []
-            self._arrive(x, y)
+            self._arrive(x, y, now)
             self._failures = 0
             self._due = now + (MOVING_PERIOD_S if self._may_move else PERIOD_S)
 
@@ -125,10 +138,14 @@ class MaskFollower:
         self.state = MaskState()
         self._due = now + min(LONGEST_PAUSE_S, PERIOD_S * 2.0 ** (min(self._failures, 10) - 1))
 
-    def _arrive(self, x: float, y: float) -> None:
+    def _arrive(self, x: float, y: float, now: float) -> None:
         before = self.state
         is_known = before.x_um is not None and before.y_um is not None
         has_moved = is_known and math.dist((x, y), (before.x_um or 0.0, before.y_um or 0.0)) > STILL_UM
+        # Compared with the place before the MDS was away, too.
+        if self._place is not None and math.dist((x, y), self._place) > STILL_UM:
+            self.at_rest_since_s = now
+        self._place = (x, y)
         with self._lock:
             self._still = 0 if has_moved or not is_known else self._still + 1
             self._may_move = (self._may_move or has_moved) and self._still < STANDING_LOOKS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -27,6 +28,9 @@ FloatArray = NDArray[np.float64]
 
 APPLY_TIMEOUT_S: Final = 0.5
 """Longest wait for the loop to take over new references [s]."""
+
+MASK_SETTLE_S: Final = 0.2
+"""Time after the phase mask has come to rest whose frames are not used: stage and exposure settle [s]."""
 
 LUCKY_PERCENTILES: Final = (50.0, 99.9)
 """Percentiles are clamped to this range, as ever."""
@@ -96,14 +100,14 @@ class References:
 
         Raises
         ------
-        StateError : there are too few frames, the mask moves, or the loop did not react.
+        StateError : there are too few frames since the mask stands, it moves or may move, or the loop did not
+            react.
         RequestError : the number of frames is out of range.
         """
         with self._beam.exclusive:
             loop = self._ready()
             p = loop.parameters
-            self._check_mask()
-            chosen = choose_frames(loop.arrays.ring, frames)
+            chosen = choose_frames(loop.arrays.ring, frames, after_ns=self._mask_settled_ns())
             extra: dict[str, Any] = {"frames_seen": chosen.count}
             if percentile is not None:
                 percentile = float(np.clip(percentile, *LUCKY_PERCENTILES))
@@ -128,15 +132,15 @@ class References:
 
         Raises
         ------
-        StateError : there are too few frames, the mask moves, or the loop did not react.
+        StateError : there are too few frames since the mask stands, it moves or may move, or the loop did not
+            react.
         RequestError : the number of frames is out of range.
         """
         with self._beam.exclusive:
             loop = self._ready()
             p = loop.parameters
             calibration = self._of_the_file()
-            self._check_mask()
-            chosen = choose_frames(loop.arrays.ring, frames)
+            chosen = choose_frames(loop.arrays.ring, frames, after_ns=self._mask_settled_ns())
             light = mean_light(chosen, p, loop.slots.switch(d.BURST))
             divisor = constant_divisor(light.normalised, calibration) if constant else None
             if divisor is None:
@@ -272,9 +276,13 @@ class References:
         assert self._calibration is not None
         return self._calibration
 
-    def _check_mask(self) -> None:
-        if self._beam.mask.state.text == "moving":
-            raise StateError("the phase mask is moving; wait until it stands")
+    def _mask_settled_ns(self) -> int | None:
+        """Return from when on frames show the phase mask where it is [CLOCK_MONOTONIC, ns]; None: all do."""
+        mask = self._beam.mask
+        if mask.may_move:
+            raise StateError("the phase mask is moving, or may be; wait until it stands")
+        since_s = mask.at_rest_since_s
+        return round(1e9 * (since_s + MASK_SETTLE_S)) if math.isfinite(since_s) else None
 
     def _apply(self, loop: RealTimeLoop, parameters: LoopParameters) -> None:
         version = loop.update(parameters, APPLY_TIMEOUT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 from types import SimpleNamespace
 
@@ -196,3 +197,53 @@ def test_looking_never_waits_for_the_mds(follow):
         assert following.follower.state == UNKNOWN
         hold.set()
         assert following.look().x_um == 1.0
+
+
+def test_since_when_it_rests_is_the_look_that_saw_it_move_last(follow):
+    """Somebody else moves it, 300 um on the way and 20 um at the end; then it stands."""
+    way = itertools.chain([0.0, 0.0], [300.0, 320.0], itertools.repeat(320.3))
+    place = [0.0]
+
+    def answer(request):
+        if request == b"read BMX2":
+            place[0] = next(way)
+        return f"{place[0]}\n".encode()
+
+    with RepServer(answer) as server:
+        following = follow(server.endpoint)
+        following.look()
+        following.look(mask_following.PERIOD_S)
+        assert (following.follower.at_rest_since_s, following.follower.may_move) == (-math.inf, False)
+        following.look(mask_following.PERIOD_S)
+        assert following.follower.may_move
+        following.look(mask_following.MOVING_PERIOD_S)
+        last = following.now
+        assert following.follower.at_rest_since_s == last
+        following.settle()
+        assert (following.follower.at_rest_since_s, following.follower.may_move) == (last, False)
+
+
+def test_a_mask_that_was_sent_somewhere_may_move_before_it_is_seen_to(follow, server):
+    following = follow(server.endpoint)
+    following.look()
+    assert not following.follower.may_move
+    following.mds.ask("moverel BMX2 200.0")
+    assert following.follower.state.text == "unnamed position"
+    assert following.follower.may_move
+    following.settle()
+    assert not following.follower.may_move
+    assert following.follower.at_rest_since_s > 100.0
+
+
+def test_a_place_that_changed_while_the_mds_was_away_counts_as_a_move(follow, monkeypatch):
+    monkeypatch.setattr(mask_following, "ANSWER_S", TIMEOUT_S)
+    x = [0.0, 700.0]
+    with RepServer(lambda request: b"NACK\n" if not x else f"{x[0]}\n".encode()) as server:
+        following = follow(server.endpoint)
+        following.look()
+        kept, x[:] = x[1], []
+        assert following.look(mask_following.PERIOD_S) == UNKNOWN
+        assert not following.follower.may_move
+        x[:] = [kept]
+        following.look(mask_following.LONGEST_PAUSE_S)
+        assert following.follower.at_rest_since_s == following.now

@@ -214,3 +214,13 @@ def test_injected_signals_do_not_count_as_moves() -> None:
     assert choose_frames(ring, None).count == 40
     ring.append(flux=1e4, flags=d.FLAG_SKIPPED, command=np.full(4, 0.1))
     assert choose_frames(ring, None).count == 40
+
+
+def test_frames_before_a_moment_do_not_count() -> None:
+    ring = TelemetryRing(64, {"P": 4, "A": 2, "L": 2, "H": 2, "G": 4})
+    for k in range(40):
+        ring.append(flux=1e4, time_ns=1000 * k)
+    assert choose_frames(ring, None, after_ns=15_000).count == 25
+    assert choose_frames(ring, 25, after_ns=15_000).field("time_ns").min() == 15_000
+    with pytest.raises(StateError, match=r"9 usable frames since .* mask, 10 are needed"):
+        choose_frames(ring, None, after_ns=30_001)

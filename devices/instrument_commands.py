@@ -46,11 +46,15 @@ FOR_ALL: Final = (
     "calibration_report",
     "job_status",
     "job_cancel",
+    "inject_off",
+    "clear_openloop_offsets",
 )
 """Commands that need no argument and make sense for all beams; each is a command of the instrument.
 
 A list and not a rule: whether a new command may run on all beams at once is a decision of its author.
-Not here: ``exit``, the ``force_`` commands, and what moves the instrument or pokes a mirror.
+Not here: ``exit``, the ``force_`` commands, and what moves the instrument or pokes a mirror. Not
+``acquire_dark`` either, which switches the lamp that all beams share: the first beam to end would switch it
+on under the others. One beam sends ``off SBB`` to the MDS, then ``dark_update`` is for all.
 """
 
 WITH_ARGUMENTS: Final = (
@@ -66,8 +70,18 @@ WITH_ARGUMENTS: Final = (
     "set_telem_save_path",
     "poll_telem_vector",
     "poll_telem_scalar",
+    "set_automation",
+    "change_boxcar",
+    "configure_burst",
+    "latency_budget",
+    "build_interaction_matrix",
+    "compute_reconstructor",
 )
-"""Commands with arguments that ``for_beams`` runs as well."""
+"""Commands with arguments that ``for_beams`` runs as well.
+
+Those that take long begin a job at each beam, on its own mirror and frames; ``job_status`` and ``job_cancel``
+are for all of them.
+"""
 
 BEAMS_DOC: Final = "beam numbers; empty or 0: all beams"
 REPLY_DOC: Final = "JSON: ok, content (OK or ERROR: ...), beams: by number ok and reply or error"

@@ -111,6 +111,34 @@ def test_a_command_with_arguments_for_some_beams(bench: InstrumentBench) -> None
             bench.device().for_beams(text)
 
 
+def test_rules_of_automation_for_some_beams(bench: InstrumentBench) -> None:
+    def dwell(beam: int) -> float:
+        return float(json.loads(bench.device(beam).set_automation(""))["dwell_close_s"])
+
+    before = [dwell(beam) for beam in (1, 2, 3)]
+    reply = json.loads(bench.device().for_beams('["set_automation", [1, 3], {"dwell_close_s": 7.5}]'))
+    assert reply["content"] == "OK"
+    assert {each["reply"]["dwell_close_s"] for each in reply["beams"].values()} == {7.5}
+    assert [dwell(beam) for beam in (1, 2, 3)] == [7.5, before[1], 7.5]
+    wrong = json.loads(bench.device().for_beams('["set_automation", 0, {"auto_clse": true}]'))
+    assert wrong["content"].count("no rule 'auto_clse'") == 3
+
+
+def test_a_job_of_each_beam_is_begun_looked_at_and_ended(bench: InstrumentBench) -> None:
+    reply = json.loads(bench.device().for_beams('["latency_budget", 0, 100000]'))
+    assert reply["content"] == "OK", reply
+
+    def jobs() -> list[tuple[str, str]]:
+        found = run(bench, "job_status")["beams"]
+        return [(found[beam]["reply"]["name"], found[beam]["reply"]["state"]) for beam in "123"]
+
+    assert jobs() == [("latency_budget", "running")] * 3
+    assert run(bench, "job_cancel")["content"] == "OK"
+    assert jobs() == [("latency_budget", "cancelled")] * 3
+    assert run(bench, "inject_off", 2)["content"] == "OK"
+    assert run(bench, "clear_openloop_offsets")["content"] == "OK"
+
+
 def test_lists_are_what_the_beams_say(bench: InstrumentBench) -> None:
     device = bench.device()
     assert list(device.beams) == [1, 2, 3]

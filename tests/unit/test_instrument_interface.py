@@ -98,6 +98,9 @@ def test_the_argument_that_a_beam_gets() -> None:
     assert parse_request('["I0_update", [2], 100]', BEAMS).argument == "[100]"
     assert parse_request('["close_all"]', BEAMS).beams == BEAMS
     assert parse_request('["close_all", 0]', BEAMS).beams == BEAMS
+    rules = parse_request('["set_automation", [1, 3], {"auto_close": true}]', BEAMS)
+    assert (rules.beams, rules.argument) == ((1, 3), '[{"auto_close": true}]')
+    assert parse_request('["latency_budget", 0]', BEAMS).argument == ""
     request = parse_request('["ctrl_list", 2, "LO"]', BEAMS)
     assert input_type(request.entry) is CmdArgType.DevString
     assert (request.beams, request.argument) == ((2,), "LO")
@@ -117,6 +120,7 @@ def test_the_argument_that_a_beam_gets() -> None:
         ('["exit"]', "one beam"),
         ('["force_close_all"]', "one beam"),
         ('["readBDRConfig", [], "a.toml"]', "one beam"),
+        ('["acquire_dark", []]', "one beam"),
         ('["dg", [1], "LO"]', "missing argument"),
     ],
 )

@@ -313,6 +313,26 @@ def _entries() -> tuple[Entry, ...]:
             lambda source: source.instrument.quirks.recreate,
             lambda source, how: source.instrument.quirks.set_recreate(how),
         ),
+        Entry(
+            Value("reads", int, "reads between two resets of the detector; 1: each frame stands for itself"),
+            lambda source: source.instrument.reads,
+        ),
+        _switch(
+            "slopes",
+            "the camera server sends the slope over nine frames, as ndmr_mode above 2 asks for",
+            lambda source: source.instrument.slopes,
+            None,
+        ),
+        _switch(
+            "saving",
+            "the camera server saves cubes of frames; it ends by itself at simulator.cube_max_mb",
+            lambda source: source.instrument.cubes.on,
+            lambda source, on: source.instrument.set_saving(on),
+        ),
+        Entry(
+            Value("cubes_saved", int, "cubes of frames that were saved", archive_change=0),
+            lambda source: source.instrument.cubes.saved,
+        ),
         _truth("opd_rms_nm", "wavefront error behind the mirror", "nm", lambda one: one.opd_rms_nm),
         _truth("strehl", "Strehl ratio behind the mirror", "", lambda one: one.strehl),
         _truth(

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class ControlServers:
     ----------
     instrument : what they command.
     camera, mds, dm_server : endpoints; no DM server when that is empty.
-    mask : in the beam at the start.
+    mask : in the beams at the start; or that of each beam.
     speed_um_s : of the phase-mask stages [um/s].
     quirks : in force; None: none.
     """
@@ -66,11 +66,11 @@ class ControlServers:
         camera: str,
         mds: str,
         dm_server: str = "",
-        mask: str = "H3",
+        mask: str | Mapping[int, str] = "H3",
         speed_um_s: float = math.inf,
         quirks: ControlQuirks | None = None,
     ) -> None:
-        self.stages = VirtualStages(instrument.beams, instrument.move_mask, mask, speed_um_s)
+        self.stages = VirtualStages(instrument.beams, instrument.put_mask, mask, speed_um_s)
         self.mds_model = VirtualMds(instrument, stages=self.stages)
         ending = partial(_ending, quirks)
         self.camera = ReplyServer(
@@ -102,7 +102,7 @@ class ControlServers:
             camera=config.endpoints.camera,
             mds=config.endpoints.mds,
             dm_server=config.endpoints.dm_server,
-            mask=config.calibration.mask,
+            mask={beam: config.for_beam(beam).mask for beam in config.beams},
             speed_um_s=config.simulator.stage_speed_um_s,
             quirks=instrument.quirks,
         )

@@ -15,6 +15,9 @@ from legacy_zmq.server import Later
 _PROMPT: Final = "\r\nfli-cli>"
 _MAX_RATE_HZ: Final = 10000.0
 _MAX_GAIN: Final = 100
+_MAX_READS: Final = 10000
+_SINGLE: Final = "globalresetcds"
+_BURST: Final = "globalresetbursts"
 
 
 class VirtualDetector(Protocol):
@@ -40,6 +43,15 @@ class VirtualDetector(Protocol):
 
     def set_silent(self, silent: bool) -> None:
         """Stop or resume writing frames."""
+
+    def set_reads(self, reads: int) -> None:
+        """Reset the detector after so many reads; 1: every frame stands for itself."""
+
+    def set_slopes(self, on: bool) -> None:
+        """Send the slope filter of the newest frames, or the frames."""
+
+    def set_saving(self, on: bool) -> None:
+        """Write cubes of frames to disk, or end it."""
 
     def make_dark(self) -> None:
         """Record a dark and subtract it from now on."""
@@ -72,7 +84,8 @@ class VirtualCamera:
         self._quirks = quirks
         self._fetching = True
         self._split = not detector.silent
-        self._settings: dict[str, str] = {"nbreadworeset": "2", "mode": "globalresetcds", "cropping": "on"}
+        self._save = self._skip_save = False
+        self._settings: dict[str, str] = {"nbreadworeset": "2", "mode": _SINGLE, "cropping": "on"}
         self._commands: dict[str, Callable[..., Any]] = {
             "status": self._status,
             "fetch": lambda: self._acquire(fetching=True),
@@ -86,13 +99,12 @@ class VirtualCamera:
             "get_det_temp": lambda: 83.0,
             "get_water_temp": lambda: 18.0,
             "cli": self._cli,
-            "ndmr_mode": lambda reads: self._settings.update(nbreadworeset=str(int(reads))),
+            "ndmr_mode": self._ndmr,
+            "save_mode": lambda on: self._saving(save=int(on) > 0),
+            "skip_save_baldr": lambda on: self._saving(skip=int(on) > 0),
             "make_dark": detector.make_dark,
             "subtract_dark": lambda on: detector.set_dark_subtraction(int(on) > 0),
-            **dict.fromkeys(
-                ("save_mode", "skip_save_baldr", "cam_conf"),
-                lambda *_: None,
-            ),
+            "cam_conf": lambda *_: None,
         }
 
     def answer(self, payload: bytes, source: str = "") -> bytes | Later:
@@ -118,6 +130,24 @@ class VirtualCamera:
         self._fetching = self._fetching if fetching is None else fetching
         self._split = self._split if split is None else split
         self._detector.set_silent(not (self._fetching and self._split))
+
+    def _ndmr(self, reads: Any) -> None:
+        """Reset after each frame, or read without reset and send slopes, as more than two reads ask for."""
+        count = int(_number("reads", reads, _MAX_READS))
+        self._settings.update(nbreadworeset=str(count), mode=_BURST if count > 2 else _SINGLE)
+        self._detector.set_slopes(count > 2)
+        self._read_out()
+
+    def _read_out(self) -> None:
+        """Let the detector do what its settings say; the server's filter does not follow them."""
+        is_burst = self._settings["mode"] == _BURST
+        self._detector.set_reads(int(self._settings["nbreadworeset"]) if is_burst else 1)
+
+    def _saving(self, save: bool | None = None, skip: bool | None = None) -> None:
+        """Save cubes or not; skipping what belongs to Baldr leaves nothing, there is no other stream here."""
+        self._save = self._save if save is None else save
+        self._skip_save = self._skip_save if skip is None else skip
+        self._detector.set_saving(self._save and not self._skip_save)
 
     def _crop(self, on: Any) -> None:
         self._settings["cropping"] = "on" if int(on) > 0 else "off"
@@ -154,6 +184,12 @@ class VirtualCamera:
                 self._detector.set_rate(_number("frame rate", value, _MAX_RATE_HZ))
             case ["set", "gain", value]:
                 self._detector.set_gain(_number("gain", value, _MAX_GAIN))
+            case ["set", "nbreadworeset", value]:
+                self._settings["nbreadworeset"] = str(int(_number("nbreadworeset", value, _MAX_READS)))
+                self._read_out()
+            case ["set", "mode", value]:
+                self._settings["mode"] = value
+                self._read_out()
             case ["set", name, value] if re.fullmatch(r"\w+", name):
                 self._settings[name] = value
             case _:

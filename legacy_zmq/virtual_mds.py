@@ -37,8 +37,8 @@ class VirtualOptics(Protocol):
     def set_lamp(self, on: bool) -> None:
         """Switch the light source."""
 
-    def move_mask(self, beam: int, in_: bool) -> None:
-        """Move the phase mask of a beam in or out."""
+    def put_mask(self, beam: int, mask: str) -> None:
+        """Put a phase mask into a beam; empty: none."""
 
     def set_turbulence(self, on: bool, beam: int | None = None) -> None:
         """Switch turbulence on or off."""
@@ -47,8 +47,8 @@ class VirtualOptics(Protocol):
 class VirtualMds:
     """Answers MDS custom commands and ESO commands; a move is acknowledged when it begins.
 
-    Each mask has its place on the stage of its beam; the frames show the phase mask while any of them
-    is within reach of the beam.
+    Each mask has its place on the stage of its beam; the frames show the phase mask that is within reach
+    of the beam.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class VirtualMds:
 
     def __init__(self, optics: VirtualOptics, mask: str = "H3", stages: VirtualStages | None = None) -> None:
         self._optics = optics
-        self.stages = stages or VirtualStages(optics.beams, optics.move_mask, mask)
+        self.stages = stages or VirtualStages(optics.beams, optics.put_mask, mask)
         self._eso = EsoCommands(self)
         self._lock = threading.Lock()
         self._lamps = dict.fromkeys(_LAMPS, False) | {"SBB": True}

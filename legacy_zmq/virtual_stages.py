@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-MASKS: Final = ("J1", "J2", "J3", "J4", "J5", "H1", "H2", "H3", "H4", "H5")
-"""Phase masks of each beam, in two rows on the stage."""
+from baldr_tango.simulator.masks import MASKS, REFERENCE_MASK
+
+__all__ = ["MASKS", "MASK_REACH_UM", "OUT_UM", "VirtualStages"]
 
 MASK_REACH_UM: Final = 100.0
 """A mask further than this from the beam has no effect."""
@@ -28,8 +29,8 @@ class VirtualStages:
     Parameters
     ----------
     beams : that have a stage.
-    move_mask : called with beam and whether any mask is in the beam, each time that this changes.
-    mask : in the beam at the start.
+    put_mask : called with beam and name of the mask in it (empty: none), each time that this changes.
+    mask : in the beams at the start; or that of each beam.
     speed_um_s : of every axis [um/s]; infinite: moves take no time.
     clock : seconds that only go forward.
     """
@@ -37,25 +38,28 @@ class VirtualStages:
     def __init__(
         self,
         beams: Sequence[int],
-        move_mask: Callable[[int, bool], None],
-        mask: str = "H3",
+        put_mask: Callable[[int, str], None],
+        mask: str | Mapping[int, str] = REFERENCE_MASK,
         speed_um_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.beams = tuple(beams)
         self.speed_um_s = speed_um_s
         self.tables = {beam: {name: _place(name) for name in MASKS} for beam in beams}
-        self._move_mask = move_mask
+        self._put_mask = put_mask
         self._clock = clock
         self._lock = threading.RLock()
-        start = _place(mask if mask in MASKS else "H3")
+        starts = {beam: mask if isinstance(mask, str) else mask[beam] for beam in beams}
+        places = {beam: _place(name if name in MASKS else REFERENCE_MASK) for beam, name in starts.items()}
         # Of each axis: where it began its last move, where that ends, and when it began.
         self._moves = {
             f"BM{axis}{beam}": (um, um, -math.inf)
             for beam in beams
-            for axis, um in zip("XY", start, strict=True)
+            for axis, um in zip("XY", places[beam], strict=True)
         }
-        self._is_in = dict.fromkeys(beams, True)
+        self._shown = {beam: self.mask(beam) for beam in beams}
+        for beam, name in self._shown.items():
+            put_mask(beam, name)
         self._follower: threading.Thread | None = None
         self._closed = False
 
@@ -112,10 +116,10 @@ class VirtualStages:
         """Tell the optics which masks are in the beam now."""
         with self._lock:
             for beam in self.beams:
-                is_in = bool(self.mask(beam))
-                if is_in != self._is_in[beam]:
-                    self._is_in[beam] = is_in
-                    self._move_mask(beam, is_in)
+                mask = self.mask(beam)
+                if mask != self._shown[beam]:
+                    self._shown[beam] = mask
+                    self._put_mask(beam, mask)
 
     def _follow(self) -> None:
         self.apply()

@@ -42,7 +42,7 @@ class OpticalBench:
         """Frame without dark and noise [ADU]; advances the turbulence by 1 ms."""
         place = random_place(self._dice, 0, 40000)
         optical_frame(
-            self.plant, 0, command, 1e-3, turbulent, mask_in, self.normals, place,
+            self.plant, 0, command, 1e-3, turbulent, int(mask_in), self.normals, place,
             self._scratch, self._wave, self._image, self.truth,
         )  # fmt: skip
         return self.settings.flux_adu * self._image.astype(np.float64)
@@ -90,7 +90,7 @@ class LinearBench:
         """Frame without dark and noise [ADU]; advances the disturbance by 1 ms."""
         place = random_place(self.detector.dice, 0, 40000)
         linear_frame(
-            self.plant, 0, command, 1e-3, turbulent, mask_in, self.detector.normals, place,
+            self.plant, 0, command, 1e-3, turbulent, int(mask_in), self.detector.normals, place,
             np.zeros(N_GRID), self._change, self._image, self.truth,
         )  # fmt: skip
         return float(self.detector.flux[0]) * self._image.astype(np.float64)

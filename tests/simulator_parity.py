@@ -22,7 +22,9 @@ from baldr_tango.simulator.optical import no_optical_plant, optical_plant
 from baldr_tango.streams import CNT0, DATA, SEMAPHORE_CAP, WRITE, Stream
 
 SIDE = 10
-TICKS = 3
+TICKS = 10
+READS = 4
+KEPT = 5
 
 
 def _linear() -> plants.LinearPlant:
@@ -43,12 +45,19 @@ def _linear() -> plants.LinearPlant:
     )
 
 
-def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
-    """Serve one beam for some ticks: final frame, truth, combined DM map and counters."""
+def run(directory: Path, linear: bool, burst: bool) -> dict[str, NDArray[np.float64]]:
+    """Serve one beam for some ticks: final frame, truth, combined DM map and counters.
+
+    burst : read without reset, send slopes, keep frames.
+    """
     settings = replace(
         SimulatorSettings(), pupil_pixels=6.0, dm_pitch_pixels=0.6, vibration_hz=(40.0,), vibration_nm=(30.0,)
     )
-    optical = no_optical_plant() if linear else optical_plant(settings, (1,), side=SIDE, samples=32)
+    optical = (
+        no_optical_plant()
+        if linear
+        else optical_plant(settings, (1,), side=SIDE, samples=32, masks=("H3", "H5"))
+    )
     rng = np.random.default_rng(5)
     pixels = SIDE * SIDE
     detector = simulation.Detector(
@@ -58,6 +67,14 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
         electrons_per_adu=1.5,
         normals=rng.standard_normal(5000).astype(np.float32),
         dice=np.array([77], dtype=np.int64),
+    )
+    read_out = simulation.ReadOut(
+        charge=np.zeros((1, pixels), dtype=np.float32),
+        place=np.zeros(1, dtype=np.int64),
+        window=np.zeros((1, simulation.WINDOW, pixels), dtype=np.int32),
+        windowed=np.zeros(1, dtype=np.int64),
+        kept=np.zeros((1, KEPT, pixels), dtype=np.int32),
+        keeping=np.zeros(1, dtype=np.int64),
     )
     mirror = (12, 12)
     streams = [Stream.create(f"parity{k}", mirror, np.float64, directory) for k in range(6)]
@@ -77,7 +94,10 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
     )
     control = np.zeros(simulation.MASK_IN + 2, dtype=np.int64)
     control[[simulation.RUN, simulation.LAMP, simulation.MIRRORS]] = 1
-    control[[simulation.MASK_IN, simulation.MASK_IN + 1]] = 1
+    control[simulation.MASK_IN] = 1 if linear else 2
+    control[simulation.MASK_IN + 1] = 1
+    if burst:
+        control[[simulation.READS, simulation.SLOPES, simulation.KEEP]] = READS, 1, 1
     control[simulation.PERIOD_NS] = 2_000_000
     counters = np.zeros(simulation.N_COUNTERS, dtype=np.int64)
     command = np.zeros((1, N_GRID))
@@ -85,7 +105,7 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
     counts = np.zeros((simulation.N_COUNTS, 1, 2), dtype=np.int64)
     opd = np.zeros((1, N_GRID if linear else optical.pixels.size), dtype=np.float32)
     simulation.serve(
-        linear, optical, _linear() if linear else no_linear_plant(), detector, table, 0.5, control,
+        linear, optical, _linear() if linear else no_linear_plant(), detector, read_out, table, 0.5, control,
         np.ones(simulation.N_LEVELS), counters, command, truth, counts, opd, TICKS,
     )  # fmt: skip
     truth[0, plants.LATE_TICKS] = 0.0
@@ -97,6 +117,9 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
             "combined": streams[5].read()[0],
             "truth": truth[0],
             "opd": opd[0].astype(np.float64),
+            "window": read_out.window[0].astype(np.float64),
+            "kept": read_out.kept[0].astype(np.float64),
+            "keeping": read_out.keeping.astype(np.float64),
             "ticks": counters[[simulation.TICKS, simulation.WRITE_ERRORS]].astype(np.float64),
         }
     finally:
@@ -106,11 +129,11 @@ def run(directory: Path, linear: bool) -> dict[str, NDArray[np.float64]]:
 
 
 def main(output: Path, directory: Path) -> None:
-    """Write the results of both plants."""
+    """Write the results of both plants, and of the optical one read without reset."""
     results = {}
-    for linear in (False, True):
-        for name, value in run(directory, linear).items():
-            results[f"{'linear' if linear else 'optical'}_{name}"] = value
+    for kind in ("optical", "linear", "burst"):
+        for name, value in run(directory, kind == "linear", kind == "burst").items():
+            results[f"{kind}_{name}"] = value
     np.savez(output, **results)
 
 

@@ -12,7 +12,11 @@ class RecordedInstrument:
         self.gain = 10.0
         self.silent = False
         self.lamp = True
+        self.masks = dict.fromkeys(beams, "H3")
         self.masks_in = dict.fromkeys(beams, True)
+        self.reads = 1
+        self.slopes = False
+        self.saving = False
         self.mirrors = True
         self.n_channels = 5
         self.zeroed: list[tuple[int, int | None]] = []
@@ -40,8 +44,18 @@ class RecordedInstrument:
     def set_lamp(self, on: bool) -> None:
         self.lamp = on
 
-    def move_mask(self, beam: int, in_: bool) -> None:
-        self.masks_in[beam] = in_
+    def put_mask(self, beam: int, mask: str) -> None:
+        self.masks[beam] = mask
+        self.masks_in[beam] = mask != ""
+
+    def set_reads(self, reads: int) -> None:
+        self.reads = reads
+
+    def set_slopes(self, on: bool) -> None:
+        self.slopes = on
+
+    def set_saving(self, on: bool) -> None:
+        self.saving = on
 
     def recreate_cameras(self) -> None:
         self.recreated += 1

@@ -261,6 +261,7 @@ def _resolved(config: RuntimeConfig) -> RuntimeConfig:
         calibration=replace(config.calibration, file=resolve(config.calibration.file)),
         loop=_with_basis_file(config.loop, resolve),
         telemetry=replace(config.telemetry, directory=resolve(config.telemetry.directory)),
+        simulator=replace(config.simulator, cube_directory=resolve(config.simulator.cube_directory)),
     )
 
 

@@ -375,11 +375,15 @@ class SimulatorSettings:
         0.14, "Diameter of the secondary obstruction over that of the pupil.", minimum=0, maximum=0.9
     )
     mask_diameter_lambda_over_d: float = key(
-        1.06, "Diameter of the phase-mask dot (N'Diaye et al. 2013).", unit="lambda/D", above=0, maximum=20
+        1.06,
+        "Diameter of the dot of mask H3 (N'Diaye et al. 2013); the others in proportion to theirs in um.",
+        unit="lambda/D",
+        above=0,
+        maximum=10,
     )
     mask_depth_rad: float = key(
         math.pi / 2,
-        "Phase shift of the phase-mask dot (N'Diaye et al. 2013).",
+        "Phase shift of the dot of mask H3 at wavelength_nm; the others in proportion to their depth in um.",
         unit="rad",
         minimum=-7,
         maximum=7,
@@ -425,6 +429,14 @@ class SimulatorSettings:
     pedestal_adu: float = key(1000.0, "Level of a dark frame.", unit="ADU", minimum=0, maximum=1e6)
     magnitude: float = key(
         3.0, "Magnitude of the star that gives flux_adu.", unit="mag", minimum=-10, maximum=30
+    )
+
+    cube_directory: Path = key(
+        Path("{state}/cubes"), "Directory of the frame cubes that the camera server writes in save mode."
+    )
+    cube_frames: int = key(5000, "Frames of a cube.", unit="frames", minimum=1, maximum=100000)
+    cube_max_mb: float = key(
+        2000.0, "Size of all cubes at which saving ends.", unit="MB", minimum=0, maximum=1e9
     )
 
     stage_speed_um_s: float = key(

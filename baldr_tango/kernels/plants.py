@@ -1,7 +1,8 @@
 """What a wavefront sensor behind a deformable mirror sees: an optical and a linear model, per frame.
 
 Kernels on plain arrays; the arrays that belong together travel as named tuples. B beams, G = 144 points
-of the DM grid, P pixels of a frame, p pixels inside the pupil, r terms of the reference wave.
+of the DM grid, P pixels of a frame, p pixels inside the pupil, M phase masks, r terms of all their reference
+waves together.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ class OpticalPlant(NamedTuple):
     """(r, P) coefficients -> reference wave on the frame."""
     wavenumber: float
     """2 pi / wavelength [rad/nm]."""
-    mask_real: float
-    """Real part of exp(i theta) - 1."""
-    mask_imag: float
-    """Imaginary part of exp(i theta) - 1."""
+    terms: I64
+    """(M + 1,) first term of each mask's reference wave; the last entry is r."""
+    masks: F64
+    """(M, 2) real and imaginary part of exp(i theta) - 1 of each mask, theta its phase shift."""
     screens: F32
     """(B, S, S) turbulence of unit rms, periodic and padded by its own first rows and columns."""
     window: I64
@@ -248,10 +249,11 @@ def field_and_strehl(opd, weights, wavenumber, field):
 
 
 @kernel
-def zernike_image(plant, field, mask_in, wave, image):
-    """Intensity behind the Zernike phase mask, as a fraction of the light that enters.
+def zernike_image(plant, field, mask, wave, image):
+    """Intensity behind a Zernike phase mask, as a fraction of the light that enters.
 
     field : (2, p) field in the pupil
+    mask : 1 to M: which one is in the beam; 0: none
     wave : (2, P) scratch for the reference wave
     image : (P,) overwritten; N'Diaye et al. 2013, A&A 555, A94, with the reference wave of this very field
     """
@@ -259,14 +261,14 @@ def zernike_image(plant, field, mask_in, wave, image):
     for i in range(plant.weights.size):
         energy += plant.weights[i] * plant.weights[i]
     scale = np.float32(1.0) / energy
-    if mask_in:
+    if mask > 0:
         real_wave = wave[0]
         imag_wave = wave[1]
         real_wave[:] = 0.0
         imag_wave[:] = 0.0
-        a = np.float32(plant.mask_real)
-        b = np.float32(plant.mask_imag)
-        for j in range(plant.project.shape[0]):
+        a = np.float32(plant.masks[mask - 1, 0])
+        b = np.float32(plant.masks[mask - 1, 1])
+        for j in range(plant.terms[mask - 1], plant.terms[mask]):
             real = np.float32(0.0)
             imag = np.float32(0.0)
             for i in range(plant.pixels.size):
@@ -289,11 +291,12 @@ def zernike_image(plant, field, mask_in, wave, image):
 
 
 @kernel
-def optical_frame(plant, beam, command, dt, turbulent, mask_in, normals, offset, scratch, wave, image, truth):
+def optical_frame(plant, beam, command, dt, turbulent, mask, normals, offset, scratch, wave, image, truth):
     """Advance one beam of the optical plant by one frame.
 
     command : (G,) mirror command relative to its flat [DM units]
     dt : frame period [s]
+    mask : 1 to M: phase mask in the beam; 0: none
     scratch : (4, p) float32; wave : (2, P) float32
     image : (P,) intensity per unit flux, overwritten
     truth : the truth vector; OPD, Strehl and DM entries overwritten
@@ -316,7 +319,7 @@ def optical_frame(plant, beam, command, dt, turbulent, mask_in, normals, offset,
     truth[DM_RMS] = weighted_rms(mirror, plant.weights)
     truth[OPD_RMS] = weighted_rms(opd, plant.weights)
     truth[STREHL] = field_and_strehl(opd, plant.weights, plant.wavenumber, field)
-    zernike_image(plant, field, mask_in, wave, image)
+    zernike_image(plant, field, mask, wave, image)
 
 
 @kernel
@@ -326,13 +329,12 @@ def marechal(rms_nm, wavenumber):
 
 
 @kernel
-def linear_frame(
-    plant, beam, command, dt, turbulent, mask_in, normals, offset, disturbed, change, image, truth
-):
+def linear_frame(plant, beam, command, dt, turbulent, mask, normals, offset, disturbed, change, image, truth):
     """Advance one beam of the linear plant by one frame.
 
-    As `optical_frame`, with scratch `disturbed` (G,) float64 and `change` (n,) float32. The OPD entries of
-    the truth are those of command and disturbance, the Strehl ratio is the extended Marechal approximation.
+    As `optical_frame`, with scratch `disturbed` (G,) float64 and `change` (n,) float32; any mask is
+    that of the calibration. The OPD entries of the truth are those of command and disturbance, the Strehl
+    ratio is the extended Marechal approximation.
     """
     pole = np.exp(-2.0 * np.pi * plant.corner_hz * dt)
     advance_noise(plant.varying[beam], pole, plant.varying_rms[0], normals, offset)
@@ -347,7 +349,7 @@ def linear_frame(
     truth[OPD_RMS] = scale * weighted_rms(disturbed, weights)
     truth[STREHL] = marechal(truth[OPD_RMS], plant.wavenumber)
     truth[OPEN_STREHL] = marechal(truth[OPEN_RMS], plant.wavenumber)
-    if not mask_in:
+    if mask == 0:
         copy(plant.clear[beam], image)
         return
     copy(plant.reference[beam], image)

@@ -1,6 +1,6 @@
 """The virtual instrument's loop: mirror commands in, frames out, for all beams, without the interpreter.
 
-B beams, G = 144 points of the DM grid, P pixels of a frame, C DM channels.
+B beams, G = 144 points of the DM grid, P pixels of a frame, C DM channels, K frames kept for files.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ from baldr_tango.kernels.simulation_streams import (
     write_truth,
 )
 
-# Control words (int64). MIRRORS: the DM channels are summed and applied. From MASK_IN on, one word per beam
-# says whether its mask is in, then one word per beam whether it sees turbulence.
+# Control words (int64). MIRRORS: the DM channels are summed and applied. READS: reads between two resets of
+# the detector, below 2: every frame stands for itself. SLOPES: the camera server filters its frames. KEEP:
+# frames are kept for files. From MASK_IN on, one word per beam numbers the mask that is in (0: none), then
+# one word per beam says whether it sees turbulence.
 RUN: Final = 0
 PERIOD_NS: Final = 1
 LAMP: Final = 2
@@ -48,7 +50,10 @@ SILENT: Final = 3
 POST_FIRST: Final = 4
 DROP_EVERY: Final = 5
 MIRRORS: Final = 6
-MASK_IN: Final = 7
+READS: Final = 7
+SLOPES: Final = 8
+KEEP: Final = 9
+MASK_IN: Final = 10
 
 # Counters (int64).
 TICKS: Final = 0
@@ -73,6 +78,16 @@ SLEEP_SLICE_NS: Final = 20_000_000
 """Longest uninterrupted sleep [ns], so that stopping is prompt at any frame rate."""
 
 
+WINDOW: Final = 9
+"""Frames in the slope filter of the camera server."""
+
+FILTER_LEVEL: Final = 1000
+"""What the camera server adds to the filtered frame [ADU]."""
+
+FULL_SCALE: Final = 65535.0
+"""Largest number of the camera's converter [ADU]."""
+
+
 class Detector(NamedTuple):
     """Camera of all beams."""
 
@@ -87,6 +102,23 @@ class Detector(NamedTuple):
     """(N,) normal deviates; each use begins at a random place."""
     dice: NDArray[np.int64]
     """(B,) state of the generator of these places; advances."""
+
+
+class ReadOut(NamedTuple):
+    """What camera and camera server remember from frame to frame, of all beams."""
+
+    charge: NDArray[np.float32]
+    """(B, P) charge since the reset [ADU]; advances."""
+    place: NDArray[np.int64]
+    """(B,) reads since the reset; advances."""
+    window: NDArray[np.int32]
+    """(B, WINDOW, P) newest frames before the filter [ADU]; frame n at n modulo WINDOW."""
+    windowed: NDArray[np.int64]
+    """(B,) frames that went into the window."""
+    kept: NDArray[np.int32]
+    """(B, K, P) newest frames as they were written [ADU]; frame n at n modulo K."""
+    keeping: NDArray[np.int64]
+    """(B,) frames kept so far."""
 
 
 @kernel
@@ -119,6 +151,50 @@ def expose(image, dark, flux, gain, read_noise, electrons_per_adu, normals, offs
         value = dark[i] + signal + sigma * normals[offset + i]
         value = min(max(value, np.float32(-2.0e9)), np.float32(2.0e9))
         frame[i] = np.int32(np.rint(value))
+
+
+@kernel
+def add_charge(charge, image, flux, gain, electrons_per_adu, normals, offset):
+    """Add the light of one frame period to the charge, with its photon noise; arguments as of `expose`.
+
+    charge : (P,) [ADU], advances
+    """
+    photon = np.float32(gain / electrons_per_adu)
+    light = np.float32(flux)
+    for i in range(charge.size):
+        signal = light * image[i]
+        charge[i] += signal + np.sqrt(photon * max(signal, np.float32(0.0))) * normals[offset + i]
+
+
+@kernel
+def read_charge(charge, dark, read_noise, normals, offset, frame):
+    """Read the detector without resetting it; the converter ends at `FULL_SCALE`.
+
+    charge : (P,) since the reset [ADU]
+    frame : (P,) int32, overwritten [ADU]
+    """
+    noise = np.float32(read_noise)
+    for i in range(charge.size):
+        value = dark[i] + charge[i] + noise * normals[offset + i]
+        frame[i] = np.int32(np.rint(min(max(value, np.float32(-2.0e9)), np.float32(FULL_SCALE))))
+
+
+@kernel
+def filter_slopes(window, newest, frame):
+    """Replace a frame by the slope filter over the newest ones: 60 times the increase per read.
+
+    ``1000 + sum_k (4 - k) frame[now - k]``, k = 0..8. As on the instrument, a reset inside the window is not
+    left out: frames within nine of it are wrong.
+
+    window : (WINDOW, P); newest : number of the newest frame
+    frame : (P,) int32, overwritten
+    """
+    frame[:] = FILTER_LEVEL
+    for k in range(WINDOW):
+        weight = 4 - k
+        row = window[(newest - k) % WINDOW]
+        for i in range(frame.size):
+            frame[i] += weight * row[i]
 
 
 @kernel
@@ -198,6 +274,7 @@ def serve(
     optical: OpticalPlant,
     linear: LinearPlant,
     detector: Detector,
+    read_out: ReadOut,
     streams: StreamTable,
     flat: float,
     control: NDArray[np.int64],
@@ -236,6 +313,7 @@ def serve(
     mirror_counts = counts[MIRROR_COUNTS]
     truth_counts = counts[TRUTH_COUNTS]
     places = detector.normals.size - max(pixels, grid)
+    keep_length = read_out.kept.shape[1]
     tick = counters[TICKS]
     last = tick + max_ticks
     deadline = monotonic_ns()
@@ -249,11 +327,14 @@ def serve(
         post_first = load_acquire(control, POST_FIRST) != 0
         drop_every = load_acquire(control, DROP_EVERY)
         mirrors = load_acquire(control, MIRRORS) != 0
+        reads = load_acquire(control, READS)
+        slopes = load_acquire(control, SLOPES) != 0
+        keep = load_acquire(control, KEEP) != 0
         leave_out = load_acquire(control, SILENT) != 0 or (
             drop_every > 0 and tick % drop_every == drop_every - 1
         )
         for b in range(beams):
-            mask_in = load_acquire(control, MASK_IN + b) != 0
+            mask = load_acquire(control, MASK_IN + b)
             turbulent = load_acquire(control, MASK_IN + beams + b) != 0
             errors = 0
             if mirrors and is_triggered(streams, b, mirror_counts):
@@ -263,23 +344,48 @@ def serve(
             offset = random_place(detector.dice, b, places)
             if is_linear:
                 linear_frame(
-                    linear, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
+                    linear, b, command[b], dt, turbulent, mask, detector.normals, offset,
                     disturbed, change, image, truth[b],
                 )  # fmt: skip
                 show(disturbed, linear.nm_per_dm_unit, opd[b])
             else:
                 optical_frame(
-                    optical, b, command[b], dt, turbulent, mask_in, detector.normals, offset,
+                    optical, b, command[b], dt, turbulent, mask, detector.normals, offset,
                     scratch, wave, image, truth[b],
                 )  # fmt: skip
                 show(scratch[0], 1.0, opd[b])
             flux = detector.flux[b] * levels[FLUX_SCALE] if lit else 0.0
             place = random_place(detector.dice, b, places)
+            if reads > 1:
+                read_out.place[b] += 1
+                if read_out.place[b] < reads:
+                    add_charge(
+                        read_out.charge[b], image, flux, levels[GAIN_SCALE], detector.electrons_per_adu,
+                        detector.normals, random_place(detector.dice, b, places),
+                    )  # fmt: skip
+                else:  # reset: the first read sees no light yet
+                    read_out.place[b] = 0
+                    read_out.charge[b, :] = 0.0
             if not leave_out:
-                expose(
-                    image, detector.dark[b], flux, levels[GAIN_SCALE], detector.read_noise[b],
-                    detector.electrons_per_adu, detector.normals, place, frame,
-                )  # fmt: skip
+                if reads > 1:
+                    read_charge(
+                        read_out.charge[b], detector.dark[b], detector.read_noise[b], detector.normals,
+                        place, frame,
+                    )  # fmt: skip
+                else:
+                    expose(
+                        image, detector.dark[b], flux, levels[GAIN_SCALE], detector.read_noise[b],
+                        detector.electrons_per_adu, detector.normals, place, frame,
+                    )  # fmt: skip
+                newest = read_out.windowed[b]
+                read_out.window[b, newest % WINDOW] = frame
+                read_out.windowed[b] = newest + 1
+                if slopes:
+                    filter_slopes(read_out.window[b], newest, frame)
+                if keep:
+                    kept = read_out.keeping[b]
+                    read_out.kept[b, kept % keep_length] = frame
+                    store_release(read_out.keeping, b, kept + 1)
                 errors += write_frame(streams, b, frame, flag, frame_counts, post_first)
             account(truth[b], frame_counts[b, 0], flux, counters[LATE])
             errors += write_truth(streams, b, truth, flag, truth_counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
@@ -21,13 +22,17 @@ class ControlClient:
     Parameters
     ----------
     mds : ZMQ endpoint of the MDS.
-    mask : name of the phase mask that goes in, for instance "H3".
+    mask : name of the phase mask that goes in, for instance "H3"; or that of each beam.
     timeout_s : longest wait for a reply [s].
     move_timeout_s : longest wait for the end of one move [s].
     """
 
     def __init__(
-        self, mds: str, mask: str = "H3", timeout_s: float = 10.0, move_timeout_s: float = 60.0
+        self,
+        mds: str,
+        mask: str | Mapping[int, str] = "H3",
+        timeout_s: float = 10.0,
+        move_timeout_s: float = 60.0,
     ) -> None:
         self.mask = mask
         self._move_timeout_s = move_timeout_s
@@ -55,7 +60,8 @@ class ControlClient:
         Raises `BackendError` when the MDS refuses or the stage does not arrive.
         """
         # Both begin at the mask: out twice is not twice as far, where the next mask may be.
-        self._mds.move_to_mask(beam, self.mask, timeout_s=self._move_timeout_s).result()
+        mask = self.mask if isinstance(self.mask, str) else self.mask[beam]
+        self._mds.move_to_mask(beam, mask, timeout_s=self._move_timeout_s).result()
         if not in_:
             self._mds.move_by(f"BMX{beam}", OUT_UM, timeout_s=self._move_timeout_s).result()
 

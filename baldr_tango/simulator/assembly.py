@@ -12,6 +12,7 @@ from baldr_tango.errors import ConfigError
 from baldr_tango.kernels.simulation import Detector
 from baldr_tango.names import N_GRID
 from baldr_tango.simulator.linear import frame_flux, linear_plant, no_linear_plant
+from baldr_tango.simulator.masks import MASKS
 from baldr_tango.simulator.optical import no_optical_plant, optical_plant
 from baldr_tango.simulator.optics import FRAME_SIDE
 
@@ -58,7 +59,7 @@ class InstrumentModel:
                 raise ConfigError(
                     f"[simulator] rate_hz: found {settings.rate_hz}, expected above 0 (optical plant)"
                 )
-            self.optical = optical_plant(settings, beams)
+            self.optical = optical_plant(settings, beams, masks=MASKS)
         self.detector = Detector(
             dark=self.dark(self.rate_hz, self.gain),
             flux=flux,

@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Runs the compiled loop on the streams of all beams.
 
-    Methods may be called from any thread. `control`, `levels`, `counters`, `command`, `truth` and `opd` are
-    the arrays of `baldr_tango.kernels.simulation.serve`.
+    Methods may be called from any thread. `control`, `levels`, `counters`, `command`, `truth`, `opd` and
+    `read_out` are the arrays of `baldr_tango.kernels.simulation.serve`.
     """
 
     def __init__(self, config: RuntimeConfig, model: InstrumentModel) -> None:
@@ -44,6 +44,16 @@ class Engine:
         self.truth = np.zeros((len(beams), len(TRUTH)))
         points = N_GRID if model.is_linear else model.optical.pixels.size
         self.opd = np.zeros((len(beams), points), dtype=np.float32)
+        pixels = model.detector.dark.shape[1]
+        # Pages of `kept` take memory from the first frame on that is kept.
+        self.read_out = simulation.ReadOut(
+            charge=np.zeros((len(beams), pixels), dtype=np.float32),
+            place=np.zeros(len(beams), dtype=np.int64),
+            window=np.zeros((len(beams), simulation.WINDOW, pixels), dtype=np.int32),
+            windowed=np.zeros(len(beams), dtype=np.int64),
+            kept=np.zeros((len(beams), 2 * config.simulator.cube_frames, pixels), dtype=np.int32),
+            keeping=np.zeros(len(beams), dtype=np.int64),
+        )
         self._counts = np.zeros((simulation.N_COUNTS, len(beams), 2), dtype=np.int64)
         self._streams: InstrumentStreams | None = None
         self._thread: threading.Thread | None = None
@@ -172,8 +182,8 @@ class Engine:
     def _serve(self, table: StreamTable) -> None:
         model = self._model
         simulation.serve(
-            model.is_linear, model.optical, model.linear, model.detector, table,
-            self._config.simulator.dm_flat, self.control, self.levels, self.counters,
+            model.is_linear, model.optical, model.linear, model.detector, self.read_out,
+            table, self._config.simulator.dm_flat, self.control, self.levels, self.counters,
             self.command, self.truth, self._counts, self.opd, 0,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -16,13 +17,18 @@ from baldr_tango.errors import RequestError
 from baldr_tango.kernels import simulation
 from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.simulator.assembly import InstrumentModel
+from baldr_tango.simulator.cubes import CubeHeader, CubeSaver
 from baldr_tango.simulator.engine import Engine
+from baldr_tango.simulator.masks import MASKS, REFERENCE_MASK
 from baldr_tango.simulator.quirks import Quirks
 from baldr_tango.simulator.streams import MAX_CHANNELS
 from baldr_tango.simulator.view import View
 from baldr_tango.simulator.weather import Weather
 
 _log = logging.getLogger(__name__)
+
+MAX_READS = 10000
+"""Most non-destructive reads between two resets."""
 
 MAX_RATE_HZ = 10000.0
 """Highest frame rate."""
@@ -68,6 +74,16 @@ class VirtualInstrument:
         self._gain = self._model.gain
         self._darks: dict[tuple[float, float], NDArray[np.float32]] = {}
         self._subtracts_dark = False
+        self._last_mask: dict[int, str] = {}
+        self.cubes = CubeSaver(
+            self._engine.read_out,
+            partial(self._engine.set, simulation.KEEP),
+            [config.for_beam(beam).streams.camera for beam in self._beams],
+            config.simulator.cube_directory,
+            config.simulator.cube_frames,
+            config.simulator.cube_max_mb,
+            self._cube_header,
+        )
         self._lock = threading.RLock()
         self.weather = Weather(config.simulator, self._model)
         self.quirks = Quirks.of(config.simulator)
@@ -78,9 +94,10 @@ class VirtualInstrument:
         self.set_drop_every(config.simulator.drop_every)
         self.set_post_first(config.simulator.quirk_post_first)
         self.set_mirrors(True)
+        self.set_reads(1)
         self.set_silent(config.simulator.quirk_silent_start)
         for beam in self._beams:
-            self.move_mask(beam, True)
+            self.put_mask(beam, _start_mask(config.for_beam(beam).mask))
 
     @property
     def beams(self) -> tuple[int, ...]:
@@ -114,6 +131,7 @@ class VirtualInstrument:
         ------
         BackendError : the thread did not end in time.
         """
+        self.cubes.close(timeout_s)
         self._engine.stop(timeout_s)
 
     def __enter__(self) -> VirtualInstrument:
@@ -162,6 +180,9 @@ class VirtualInstrument:
             self._gain = float(gain)
             self._expose()
 
+    def _cube_header(self) -> CubeHeader:
+        return CubeHeader(self._rate_hz, self._gain, "NDMR" if self.slopes else "GCDS")
+
     def _expose(self) -> None:
         gain = self._gain / self._model.gain
         self._engine.levels[simulation.FLUX_SCALE] = gain * self._model.rate_hz / self._rate_hz
@@ -199,11 +220,33 @@ class VirtualInstrument:
 
     def mask_in(self, beam: int) -> bool:
         """Tell whether the phase mask of `beam` is in the beam."""
-        return self._engine.get(simulation.MASK_IN + self._index(beam))
+        return self.mask(beam) != ""
+
+    def mask(self, beam: int) -> str:
+        """Name of the phase mask in `beam`; empty: none."""
+        number = int(load_acquire(self._engine.control, simulation.MASK_IN + self._index(beam)))
+        return MASKS[number - 1] if number else ""
+
+    def put_mask(self, beam: int, mask: str) -> None:
+        """Put a phase mask into `beam` from the next frame on; empty: none.
+
+        Raises
+        ------
+        RequestError : no such beam or mask.
+        """
+        index = self._index(beam)
+        if mask and mask not in MASKS:
+            raise RequestError(f"mask: found {mask!r}, allowed are {', '.join(MASKS)}")
+        with self._lock:
+            if mask:
+                self._last_mask[beam] = mask
+            number = MASKS.index(mask) + 1 if mask else 0
+            store_release(self._engine.control, simulation.MASK_IN + index, number)
 
     def move_mask(self, beam: int, in_: bool) -> None:
-        """Move the phase mask of `beam` in or out."""
-        self._engine.set(simulation.MASK_IN + self._index(beam), in_)
+        """Move the phase mask of `beam` out, or the one in that was there last."""
+        self._index(beam)
+        self.put_mask(beam, self._last_mask[beam] if in_ else "")
 
     def turbulence(self, beam: int) -> bool:
         """Tell whether `beam` sees turbulence, tip/tilt jitter, vibration or a disturbance."""
@@ -222,6 +265,35 @@ class VirtualInstrument:
     def set_silent(self, silent: bool) -> None:
         """Stop or resume writing frames, as a camera does that was told ``stop`` or ``fetch``."""
         self._engine.set(simulation.SILENT, silent)
+
+    @property
+    def reads(self) -> int:
+        """Reads between two resets of the detector; 1: every frame stands for itself."""
+        return max(1, int(load_acquire(self._engine.control, simulation.READS)))
+
+    def set_reads(self, reads: int) -> None:
+        """Reset the detector after so many reads only: each frame shows the charge since the reset.
+
+        Raises
+        ------
+        RequestError : not 1 to 10000.
+        """
+        if not 1 <= reads <= MAX_READS:
+            raise RequestError(f"reads: found {reads}, allowed is 1 to {MAX_READS}")
+        store_release(self._engine.control, simulation.READS, int(reads))
+
+    @property
+    def slopes(self) -> bool:
+        """True while the camera server sends its slope filter of the newest nine frames."""
+        return self._engine.get(simulation.SLOPES)
+
+    def set_slopes(self, on: bool) -> None:
+        """Send the slope filter of the newest nine frames, 1000 ADU above 60 times the slope, or frames."""
+        self._engine.set(simulation.SLOPES, on)
+
+    def set_saving(self, on: bool) -> None:
+        """Write cubes of frames to disk, or end it."""
+        self.cubes.switch(on)
 
     def set_post_first(self, post_first: bool) -> None:
         """Post frames before counting them, as the instrument's camera server does, or after."""
@@ -309,3 +381,8 @@ class VirtualInstrument:
             raise RequestError(
                 f"beam {beam}: this instrument has {', '.join(map(str, self._beams))}"
             ) from None
+
+
+def _start_mask(name: str) -> str:
+    """Return the mask that is in the beam at the start: that of the calibration, if there is such a one."""
+    return name if name in MASKS else REFERENCE_MASK

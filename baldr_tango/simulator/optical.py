@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from baldr_tango.configuration.settings import SimulatorSettings
 from baldr_tango.errors import ConfigError
 from baldr_tango.kernels.plants import JITTER_NM, N_LIVE, TURBULENCE_NM, WIND, OpticalPlant
+from baldr_tango.simulator.masks import REFERENCE_MASK, mask_optics
 from baldr_tango.simulator.optics import (
     FRAME_SIDE,
     Pupil,
@@ -159,6 +160,7 @@ def optical_plant(
     beams: Sequence[int],
     side: int = FRAME_SIDE,
     samples: int = SCREEN_SAMPLES,
+    masks: Sequence[str] = (REFERENCE_MASK,),
 ) -> OpticalPlant:
     """Build the optical plant of some beams.
 
@@ -166,6 +168,7 @@ def optical_plant(
     ----------
     side : pixels along one side of a frame.
     samples : samples along one side of a turbulence screen.
+    masks : names of the phase masks, the first one is number 1 of the plant.
 
     Raises
     ------
@@ -173,7 +176,11 @@ def optical_plant(
     """
     check_vibrations(settings.vibration_hz, settings.vibration_nm)
     pupil = pupil_of(settings, side)
-    wave = reference_wave(pupil, settings.mask_diameter_lambda_over_d)
+    optics = [
+        mask_optics(mask, settings.mask_diameter_lambda_over_d, settings.mask_depth_rad) for mask in masks
+    ]
+    waves = [reference_wave(pupil, one.diameter_lambda_over_d) for one in optics]
+    shifts = np.array([cmath.exp(1j * one.depth_rad) - 1.0 for one in optics])
     rows, columns, size = screen_window(pupil)
     padded = samples + size + 3
     spacing_m = sample_spacing_m(settings)
@@ -199,17 +206,16 @@ def optical_plant(
     vibrations[0, : len(settings.vibration_hz)] = settings.vibration_hz
     vibrations[1, : len(settings.vibration_nm)] = settings.vibration_nm
     influence = influence_functions(pupil, settings.dm_pitch_pixels, settings.dm_coupling)
-    mask = cmath.exp(1j * settings.mask_depth_rad) - 1.0
     return OpticalPlant(
         pixels=pupil.pixels.astype(np.int64),
         weights=pupil.weights.astype(np.float32),
         influence=(settings.nm_per_dm_unit * influence).astype(np.float32),
         tilts=pupil.tilts().astype(np.float32),
-        project=wave.project,
-        spread=wave.spread,
+        project=np.concatenate([wave.project for wave in waves]),
+        spread=np.concatenate([wave.spread for wave in waves]),
         wavenumber=2.0 * math.pi / settings.wavelength_nm,
-        mask_real=mask.real,
-        mask_imag=mask.imag,
+        terms=np.cumsum([0, *(wave.project.shape[0] for wave in waves)], dtype=np.int64),
+        masks=np.stack([shifts.real, shifts.imag], axis=1),
         screens=screens,
         window=(rows * padded + columns).astype(np.int64),
         period=samples,
@@ -238,8 +244,8 @@ def no_optical_plant() -> OpticalPlant:
         project=empty32,
         spread=empty32,
         wavenumber=1.0,
-        mask_real=0.0,
-        mask_imag=0.0,
+        terms=np.zeros(1, dtype=np.int64),
+        masks=empty64,
         screens=np.zeros((0, 0, 0), dtype=np.float32),
         window=index,
         period=1,

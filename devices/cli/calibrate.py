@@ -55,7 +55,9 @@ def calibrate_beams(
     """
     with (
         CameraClient(config.endpoints.camera, config.endpoints.camera_timeout_s) as camera,
-        ControlClient(config.endpoints.mds, config.calibration.mask) as control,
+        ControlClient(
+            config.endpoints.mds, {beam: config.for_beam(beam).mask for beam in config.beams}
+        ) as control,
     ):
         return calibrate(
             config,

@@ -65,7 +65,7 @@ class Product:
 
 @contextmanager
 def running_product(
-    state: Path, beams: tuple[int, ...] = (1, 2), rate_hz: float = 500.0
+    state: Path, beams: tuple[int, ...] = (1, 2), rate_hz: float = 500.0, mask: str = "H3"
 ) -> Iterator[Product]:
     """Start a deployment that meets nothing else on this computer; stop it at the end."""
     plain = RuntimeConfig(
@@ -74,7 +74,7 @@ def running_product(
         simulator=SimulatorSettings(rate_hz=rate_hz),
         telemetry=replace(TelemetrySettings(), directory=state / "telemetry", chunk_s=0.1),
     )
-    calibration = replace(plain.calibration, file=state / "calibration" / "{beam}.toml")
+    calibration = replace(plain.calibration, file=state / "calibration" / "{beam}.toml", mask=mask)
     with (
         isolated(replace(plain, calibration=calibration), state) as config,
         Deployment(config, lambda text: None) as deployment,

@@ -22,6 +22,7 @@ from baldr_tango.kernels.plants import (
     zernike_image,
 )
 from baldr_tango.names import CORNERS, N_GRID
+from baldr_tango.simulator.masks import MASKS
 from baldr_tango.simulator.optical import optical_plant, pupil_of
 from baldr_tango.simulator.optics import (
     bessel_j1,
@@ -41,12 +42,12 @@ def plant_of(settings: SimulatorSettings) -> OpticalPlant:
     return optical_plant(settings, (1,), samples=64)
 
 
-def image_of(plant: OpticalPlant, phase: NDArray[np.float64], mask_in: bool = True) -> NDArray[np.float32]:
+def image_of(plant: OpticalPlant, phase: NDArray[np.float64], mask: int = 1) -> NDArray[np.float32]:
     """Frame of a phase map [rad] on the pupil's pixels, as a fraction of the light that enters."""
     field = (plant.weights * np.stack([np.cos(phase), np.sin(phase)])).astype(np.float32)
     pixels = plant.spread.shape[1]
     image = np.empty(pixels, dtype=np.float32)
-    zernike_image(plant, field, mask_in, np.empty((2, pixels), dtype=np.float32), image)
+    zernike_image(plant, field, mask, np.empty((2, pixels), dtype=np.float32), image)
     return image
 
 
@@ -185,7 +186,7 @@ def test_without_mask_the_frame_is_the_pupil() -> None:
     plant = plant_of(QUIET)
     pupil = pupil_of(QUIET)
     phase = np.random.default_rng(2).normal(0, 1, pupil.pixels.size)
-    image = image_of(plant, phase, mask_in=False)
+    image = image_of(plant, phase, mask=0)
     assert image.sum() == pytest.approx(1, abs=1e-5)
     assert image.reshape(32, 32) == pytest.approx(pupil.amplitude**2 / (pupil.amplitude**2).sum(), abs=1e-7)
 
@@ -215,7 +216,7 @@ def test_the_mirror_corrects_what_it_is_told() -> None:
     scratch = np.zeros((4, pupil.pixels.size), dtype=np.float32)
     image = np.zeros(1024, dtype=np.float32)
     wave = np.zeros((2, 1024), dtype=np.float32)
-    optical_frame(plant, 0, command, 1e-3, False, True, NORMALS, 0, scratch, wave, image, truth)
+    optical_frame(plant, 0, command, 1e-3, False, 1, NORMALS, 0, scratch, wave, image, truth)
     shape = 70.0 * influence_functions(pupil, 1.2, 0.15)[4 * 12 + 7]
     weights = pupil.weights / pupil.weights.sum()
     expected = math.sqrt(float(weights @ (shape - weights @ shape) ** 2))
@@ -250,8 +251,61 @@ def test_truth_of_a_flat_wavefront() -> None:
     truth = np.zeros(len(TRUTH))
     n = plant.pixels.size
     optical_frame(
-        plant, 0, np.zeros(N_GRID), 1e-3, True, True, NORMALS, 0, np.zeros((4, n), np.float32),
+        plant, 0, np.zeros(N_GRID), 1e-3, True, 1, NORMALS, 0, np.zeros((4, n), np.float32),
         np.zeros((2, 1024), np.float32), np.zeros(1024, np.float32), truth,
     )  # fmt: skip
     assert truth[STREHL] == pytest.approx(1, abs=1e-6)
     assert truth[OPD_RMS] == pytest.approx(0, abs=1e-3)
+
+
+def bessel_j0(x: float) -> float:
+    """Bessel's integral (Abramowitz & Stegun 9.1.18), by the trapezoidal rule."""
+    return float(np.cos(x * np.sin((np.arange(400) + 0.5) * math.pi / 400)).mean())
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_each_mask_has_the_response_of_its_diameter_and_depth(mask: str) -> None:
+    """b and slope on the axis of a clear round pupil, from the dot's dimensions alone.
+
+    N'Diaye et al. 2013, A&A 555, A94: there b = 1 - J0(pi d / 2) for a dot of d lambda/D; a flat wavefront
+    gives I = 1 - 2 b (1 - b) (1 - cos theta), with the slope 2 b sin theta. The reference wave of the
+    parts of a pixel on 23 pixels is within some per cent of that.
+    """
+    depth_um = 0.474 if mask.startswith("J") else 0.654
+    diameters_um = {"J": (54, 44, 36, 32, 65), "H": (68, 53, 44, 37, 31)}
+    diameter_um = diameters_um[mask[0]][int(mask[1]) - 1]
+    settings = replace(
+        QUIET,
+        pupil_pixels=23.0,
+        secondary_ratio=0.0,
+        mask_diameter_lambda_over_d=1.06,
+        mask_depth_rad=0.5 * math.pi,
+    )
+    b = 1.0 - bessel_j0(math.pi * 1.06 * diameter_um / 44.0 / 2.0)
+    theta = 0.5 * math.pi * depth_um / 0.654
+    plant = optical_plant(settings, (1,), samples=64, masks=(mask,))
+    pupil = pupil_of(settings)
+    k = int(np.argmin(np.hypot(pupil.rows, pupil.columns)))
+    energy = float((pupil.weights**2).sum())
+    at = pupil.pixels[k]
+
+    def intensity(step: float) -> float:
+        phase = np.zeros(pupil.pixels.size)
+        phase[k] = step
+        return energy * float(image_of(plant, phase)[at])
+
+    flat = 1.0 - 2.0 * b * (1.0 - b) * (1.0 - math.cos(theta))
+    assert intensity(0.0) == pytest.approx(flat, abs=0.02)
+    slope = (intensity(0.05) - intensity(-0.05)) / 0.1
+    assert slope == pytest.approx(2.0 * b * math.sin(theta), rel=0.03)
+
+
+def test_masks_differ_and_the_configured_one_is_as_configured() -> None:
+    plant = optical_plant(QUIET, (1,), samples=64, masks=MASKS)
+    alone = optical_plant(QUIET, (1,), samples=64)
+    phase = np.random.default_rng(4).normal(0, 0.5, plant.pixels.size)
+    images = [image_of(plant, phase, number) for number in range(len(MASKS) + 1)]
+    assert np.array_equal(images[MASKS.index("H3") + 1], image_of(alone, phase, 1))
+    for k, one in enumerate(images):
+        for other in images[:k]:
+            assert np.abs(one - other).max() > 0.02 * images[0].max()

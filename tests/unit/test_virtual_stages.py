@@ -33,7 +33,7 @@ def instrument():
 
 @pytest.fixture
 def stages(instrument, clock):
-    found = VirtualStages(instrument.beams, instrument.move_mask, "H3", 100.0, clock)
+    found = VirtualStages(instrument.beams, instrument.put_mask, "H3", 100.0, clock)
     yield found
     found.close()
 
@@ -93,8 +93,26 @@ def test_a_mask_is_in_the_beam_within_its_reach(stages, instrument, clock):
     stages.move_to_mask(3, "J5")
     clock.now += 1e3
     stages.apply()
-    assert (stages.mask(3), instrument.masks_in[3]) == ("J5", True)
+    assert (stages.mask(3), instrument.masks[3]) == ("J5", "J5")
     assert stages.mask(1) == "H3"
+
+
+def test_masks_on_the_way_pass_through_the_beam(stages, instrument, clock):
+    """H3 to H5, at 100 um/s: the row's fourth mask is half way, and there is none between them."""
+    stages.move_to_mask(1, "H5")
+    seen = []
+    for _ in range(2 * 20 + 1):
+        stages.apply()
+        if instrument.masks[1] not in seen[-1:]:
+            seen.append(instrument.masks[1])
+        clock.now += 0.5
+    assert seen == ["H3", "", "H4", "", "H5"]
+
+
+def test_each_beam_may_begin_with_its_own_mask(instrument, clock):
+    stages = VirtualStages((1, 2), instrument.put_mask, {1: "H5", 2: "unheard of"}, 100.0, clock)
+    assert (stages.mask(1), stages.mask(2)) == ("H5", "H3")
+    assert (instrument.masks[1], instrument.masks[2]) == ("H5", "H3")
 
 
 def test_no_mask_of_a_table_reaches_another_one(stages):

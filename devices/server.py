@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tango.server import run
 
     from baldr_tango.beam.garbage import collector
+    from baldr_tango.rtc.scheduling import go_before_others
     from devices import logs
     from devices.beam_device import BaldrBeam
     from devices.instrument_device import BaldrInstrument
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(logs.ROOT).setLevel(logging.DEBUG)
     else:
         logs.log_to_console()
+    go_before_others(logging.getLogger(logs.ROOT))
     collector.take_over()
     run(tuple(filter(partial(_is_served, given), (BaldrBeam, BaldrInstrument))), args=[SERVER, *given])
     if any(thread.name.startswith(("rtc-", "start-")) for thread in threading.enumerate()):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tango
 
+from baldr_tango.rtc.scheduling import NICENESS
 from baldr_tango.telemetry import TelemetryFile
 from tests.harness import wait_for
 from tests.system.product import Product, running_product
@@ -65,6 +66,16 @@ def test_loops_and_virtual_camera_stand_still_together_on_a_small_machine(produc
     real_time = [task for task in tasks if os.sched_getscheduler(task) == os.SCHED_FIFO]
     assert len(real_time) == len(product.config.beams) + 1
     assert {tuple(os.sched_getaffinity(task)) for task in real_time} == {cpus}
+
+
+def test_threads_that_answer_go_before_other_programs(product: Product) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs the permission to raise the nice level")
+    server = next(child for child in product.deployment.children if child.name == "device server")
+    threads = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    others = [thread for thread in threads if os.sched_getscheduler(thread) == os.SCHED_OTHER]
+    assert len(others) > 4
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in others} == {NICENESS}
 
 
 def test_commander_and_tango_see_and_move_the_same_beam(product: Product) -> None:

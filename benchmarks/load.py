@@ -146,6 +146,7 @@ def _reply_row(what: str, seen: Seen, hammering: Seen) -> Row:
             "replies missed": float(missed),
             "p99 of the hammering clients ms": float(np.percentile(hammering.times_ms, 99)),
         },
-        "one client per beam that asks every 20 ms beside those that hammer; a reply missed by any client"
-        " makes the row infinite.",
+        "one client per beam that asks every 20 ms beside those that hammer, before them by its priority as"
+        " if it had a computer of its own; a reply missed by any client makes the row infinite.",
+        "the hammering clients share the CPUs with server, loops and virtual instrument.",
     )

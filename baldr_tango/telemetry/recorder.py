@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,6 +14,7 @@ from baldr_tango.configuration.settings import TelemetrySettings
 from baldr_tango.errors import BackendError, StateError
 from baldr_tango.telemetry import files
 from baldr_tango.telemetry.chunks import Chunk, take
+from baldr_tango.telemetry.counters import Counters
 from baldr_tango.telemetry.journal import Journal, OpenJournal
 from baldr_tango.telemetry.recording import Description, Gap, RecordingFile
 from baldr_tango.telemetry.ring import TelemetryRing
@@ -26,26 +27,6 @@ _SPACE_MARGIN: Final = 1.1  # times min_free_mb: room asked for before recording
 
 class _NoSpaceError(BackendError):
     """Less space is left on the disk than the settings ask for."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What has been done since the start of the process."""
-
-    file: str = ""
-    """Path of the file that is or was last written, empty before the first."""
-    frames_written: int = 0
-    """Records written."""
-    overruns: int = 0
-    """Records lost because they were not written in time, or could not be."""
-    chunks: int = 0
-    """Chunks written."""
-    bytes_written: int = 0
-    """Data written [bytes]."""
-    files_written: int = 0
-    """Files begun."""
-    error: str = ""
-    """Why nothing is written; empty when all is well."""
 
 
 class Recorder:

@@ -13,9 +13,10 @@ from typing import Final
 
 from baldr_tango.configuration.settings import TelemetrySettings
 from baldr_tango.errors import BackendError, ConfigError
+from baldr_tango.telemetry.counters import Counters
 from baldr_tango.telemetry.fields import FIELD_BY_NAME
 from baldr_tango.telemetry.journal import OpenJournal
-from baldr_tango.telemetry.recorder import Counters, Log, Recorder
+from baldr_tango.telemetry.recorder import Log, Recorder
 from baldr_tango.telemetry.recording import Description
 from baldr_tango.telemetry.ring import TelemetryRing
 from baldr_tango.thread_names import show_thread_name

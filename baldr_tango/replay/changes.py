@@ -25,6 +25,7 @@ _SWITCHES: Final = {
     "limits.wrong_pixels": d.WRONG_PIXELS,
     "limits.frozen_frames": d.FROZEN_FRAMES,
     "limits.runaway": d.RUNAWAY_LEVEL,
+    "limits.write_failures": d.WRITE_FAILURES,
     "loop.boxcar": d.BOXCAR,
     "loop.snr_frames": d.SNR_FRAMES,
     "control_lo.type": d.TYPE_LO,

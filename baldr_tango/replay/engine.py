@@ -22,6 +22,7 @@ from baldr_tango.telemetry.journal import Entry
 from baldr_tango.telemetry.ring import TelemetryRing
 
 _LEAST_RING = 2
+_NO_FILE = -1
 
 
 class Engine:
@@ -110,6 +111,10 @@ class Engine:
         self._replace(slots.put(self._arrays.parameters, version, changed))
         self._arrays.control[d.VERSION] = version
         self._pass()
+
+    def set_mirror(self, is_writable: bool) -> None:
+        """Let commands from now on be written, or fail as they did when this was recorded."""
+        self._io.handles[d.DM_FD] = self._mirror_fd if is_writable else _NO_FILE
 
     def frame(self, image: NDArray[np.int32], number: int, is_missed_before: bool) -> bool:
         """Have the loop process a frame, in the ring's next record; False when it recorded none.

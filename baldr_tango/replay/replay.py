@@ -136,11 +136,12 @@ class _Run:
         return True
 
     def _frame(self, fields: Arrays, image: NDArray[np.int32], k: int) -> bool:
-        version = int(fields["version"][k])
+        version, flags = int(fields["version"][k]), int(fields["flags"][k])
+        self.engine.set_mirror(not flags & FrameFlag.WRITE_FAILED)
         while self.engine.version < version:
             following = self.engine.version + 1
             self.engine.adopt(following, self.overrides.applied(self.recording.change(following)))
-        is_missed_before = bool(fields["flags"][k] & FrameFlag.MISSED_BEFORE)
+        is_missed_before = bool(flags & FrameFlag.MISSED_BEFORE)
         return self.engine.frame(image, int(fields["frame"][k]), is_missed_before)
 
     def _compare(self, fields: Arrays, start: int, first: int, stop: int) -> None:

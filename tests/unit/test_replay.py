@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import h5py
 import numpy as np
 import pytest
 
 from baldr_tango.configuration.kalman import default_model
+from baldr_tango.configuration.settings import LimitSettings
 from baldr_tango.errors import ConfigError, RequestError
 from baldr_tango.kernels import injection as waves
 from baldr_tango.kernels import loop_data as d
 from baldr_tango.replay import Changes, changes_of_file, changes_of_texts, replay
+from baldr_tango.replay.changes import CHANGEABLE
 from baldr_tango.rtc.arrays import build_state, state_members
 from baldr_tango.telemetry.fields import FrameFlag
 from baldr_tango.telemetry.reader import TelemetryFile
@@ -21,6 +23,7 @@ from tests.harness import wait_for
 from tests.loop_scenario import WIDE
 from tests.problem import NumpyLoop, gains, random_frame, random_problem
 from tests.recorded_loop import RecordedLoop
+from tests.unit.test_loop_faults import unwritable
 
 ACTUATORS = 16
 
@@ -261,6 +264,42 @@ def test_a_trip_and_its_acknowledgement_are_replayed(bench):
     assert np.count_nonzero(flags & FrameFlag.TRIPPED) == 1
     assert np.count_nonzero(flags & FrameFlag.NOT_APPLIED) == 2
     assert_identical(replay(path))
+
+
+def test_faults_of_frames_and_mirror_are_replayed(tmp_path):
+    """Frozen, saturated and negative frames, commands that fail, until the loops open for it."""
+    limits = replace(WIDE, wrong_pixels=2, frozen_frames=2, write_failures=4, saturation_adu=30000.0)
+    with RecordedLoop(problem(limits=limits), tmp_path) as bench:
+        bench.set_loops(True, True)
+        (last,) = bench.frames(1)
+        bench.record()
+        for _ in range(4):
+            bench.step(last)
+        bench.frames(3)
+        for value in (40000, -4000):
+            wrong = random_frame(bench.parameters, bench.rng)
+            wrong.flat[:5] = value
+            bench.step(wrong)
+        bench.frames(4)
+        with unwritable(bench):
+            bench.frames(2)
+        bench.frames(4)
+        with unwritable(bench):
+            bench.frames(6)
+        bench.frames(3)
+        bench.change(switches={d.CLOSE_LO: 0, d.CLOSE_HO: 0, d.RESET: 1})
+        bench.set_loops(True, True)
+        bench.frames(4)
+        path = bench.finish()
+    flags = column(path, "flags")
+    counts = {flag.name: int(np.count_nonzero(flags & flag)) for flag in FrameFlag}
+    assert (counts["FROZEN"], counts["SATURATED"], counts["NEGATIVE"], counts["TRIPPED"]) == (4, 1, 1, 1)
+    assert counts["WRITE_FAILED"] >= 6
+    assert_identical(replay(path))
+
+
+def test_every_limit_can_be_changed():
+    assert {f"limits.{field.name}" for field in fields(LimitSettings)} <= set(CHANGEABLE)
 
 
 def test_a_loop_that_was_stopped_and_started_begins_anew_in_the_replay(bench):

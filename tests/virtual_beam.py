@@ -17,7 +17,12 @@ from baldr_tango.calibration.result import calibration_of
 from baldr_tango.commands import execute
 from baldr_tango.configuration.calibration import write_calibration
 from baldr_tango.configuration.calibration_table import Calibration
-from baldr_tango.configuration.settings import LoopSettings, SimulatorSettings, TelemetrySettings
+from baldr_tango.configuration.settings import (
+    LimitSettings,
+    LoopSettings,
+    SimulatorSettings,
+    TelemetrySettings,
+)
 from baldr_tango.names import RtcState
 from baldr_tango.rtc import RealTimeLoop
 from baldr_tango.simulator.instrument import VirtualInstrument
@@ -84,6 +89,7 @@ class VirtualBeam:
             timeout_s=0.05,
             camera_timeout_s=0.05,
             loop=LoopSettings(ring_frames=1024),
+            limits=LimitSettings(saturation_adu=1e9),  # so much light saturates any camera
             telemetry=TelemetrySettings(
                 directory=directory / "telemetry", min_free_mb=0.0, **(telemetry or {})
             ),

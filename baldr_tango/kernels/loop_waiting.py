@@ -67,7 +67,7 @@ def has_counted(state: Any, io: Any) -> bool:
 
 @part_of_kernel
 def wait_for_count(state: Any, io: Any) -> bool:
-    """Wait until the camera has counted a frame, at most ``WAIT_NS``; False when none came.
+    """Wait until the camera has counted a frame; False when none came in ``WAIT_NS``, nor so after a post.
 
     With ``SPIN_NS`` as long as that, the counter is polled all the time, and posts are only taken away.
     """
@@ -90,7 +90,10 @@ def wait_for_count(state: Any, io: Any) -> bool:
             continue
         until = min(deadline, now + _EARLY_NS) if is_early else deadline
         if sem_wait_until(semaphore, until) or sem_trywait(semaphore):
-            counters[d.POSTS_OWED] -= 1
+            now = monotonic_ns()
+            if not is_early:
+                deadline = now + io.handles[d.WAIT_NS]  # its writer may be interrupted before it counts
             is_early = True
-            spin_until = monotonic_ns() + spin_ns
+            counters[d.POSTS_OWED] -= 1
+            spin_until = now + spin_ns
     return True

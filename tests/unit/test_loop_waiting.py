@@ -230,3 +230,23 @@ def test_the_mode_of_a_running_loop_is_told(rng):
     with LoopBench(replace(random_problem(limits=WIDE))) as bench:
         assert bench.loop.waiting is not None
         assert bench.loop.waiting.mode == "semaphore"
+
+
+def test_a_writer_that_is_interrupted_between_post_and_count_loses_nothing(rng):
+    """The post wakes the loop, the count comes long after the poll has ended: still the same frame, once."""
+    with running("spin_then_wait", spin_us=10.0) as bench:
+        for number in range(1, 9):
+            frame = random_frame(bench.parameters, rng)
+            os.pwrite(bench.camera.fd, b"\x01", streams.WRITE)
+            os.pwrite(bench.camera.fd, frame.tobytes(), streams.DATA)
+            os.pwrite(bench.camera.fd, b"\x00", streams.WRITE)
+            owed = bench.counter(d.POSTS_OWED)
+            bench.camera.post(1)
+            wait_for(lambda owed=owed: bench.counter(d.POSTS_OWED) < owed, 20.0, "a wake-up")
+            assert bench.records == number - 1
+            os.pwrite(bench.camera.fd, np.array([number, number]).tobytes(), streams.CNT0)
+            wait_for(lambda number=number: bench.records == number, 20.0, f"frame {number}")
+            np.testing.assert_array_equal(bench.newest("img"), frame.ravel())
+        idle(bench)
+        np.testing.assert_array_equal(numbers(bench), np.arange(1, 9))
+        assert bench.counter(d.LOST) == 0

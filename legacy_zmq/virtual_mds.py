@@ -24,6 +24,8 @@ _OTHER_AXES: Final = re.compile(r"(BDS|BTT|BTP|BOTT|BOTP|BLF|SSF)[1-4]|BFO|SSS")
 _NO_MATCH: Final = (
     "NACK: asgard_alignment.MultiDeviceServer argument after * must be an iterable, not NoneType"
 )
+_NO_POSITIONS: Final = "'BaldrPhaseMask' object has no attribute 'mask_positions'"
+_READPOS: Final = 'can only concatenate list (not "str") to list'  # the real server ends with it
 _UNKNOWN: Final = "NACK: Unkown custom command"  # spelled as the real server does
 
 
@@ -73,6 +75,10 @@ class VirtualMds:
             "fpm_movetomask": (2, 2, self._move_to_mask),
             "fpm_updatemaskpos": (2, 2, self._keep_position),
             "fpm_offsetallmaskpositions": (3, 3, self._offset_masks),
+            "fpm_moverel": (2, 2, self._broken_move),
+            "fpm_moveabs": (2, 2, self._broken_move),
+            "fpm_maskpositions": (1, 1, lambda stage: self._broken(stage, _NO_POSITIONS)),
+            "fpm_readpos": (1, 1, lambda stage: self._broken(stage, _READPOS)),
             "health": (0, 0, self._health),
             "stop": (1, 1, self._stop),
             "init": (1, 1, self._acknowledge),
@@ -147,6 +153,15 @@ class VirtualMds:
     def _move_to_mask(self, stage: str, mask: str) -> str:
         self.stages.move_to_mask(self._beam(stage), mask)
         return "ACK"
+
+    def _broken(self, stage: str, told: str) -> str:
+        """Refuse what the real server cannot do over the wire, in its words."""
+        self._beam(stage)
+        raise ValueError(told)
+
+    def _broken_move(self, stage: str, position: str) -> str:
+        """Refuse as the real server, which takes the first character of the text for the first number."""
+        return self._broken(stage, f"could not convert string to float: {position[0]!r}")
 
     def _keep_position(self, stage: str, mask: str) -> str:
         """Store where the stage stands as the place of a mask."""

@@ -281,3 +281,26 @@ def test_truth_comes_as_events(bench):
     finally:
         bench.device.unsubscribe_event(identity)
         bench.device.turbulence = False
+
+
+def test_read_out_and_saving_of_the_camera_server_are_told(bench):
+    device = bench.device
+    assert (device.reads, device.slopes, device.saving) == (1, False, False)
+    bench.ask("camera", "ndmr_mode 12")
+    assert (device.reads, device.slopes) == (12, True)
+    bench.ask("camera", "ndmr_mode 2")
+    assert (device.reads, device.slopes) == (1, False)
+    bench.ask("camera", "save_mode 1")
+    assert device.saving
+    device.saving = False
+    assert not device.saving
+
+
+def test_masks_move_while_the_frames_go_on(bench):
+    device = bench.device
+    for mask in ("H5", "J1", "H3"):
+        ticks = device.ticks
+        device.mask_1 = mask
+        wait_for(lambda mask=mask: device.mask_1 == mask, f"mask {mask}")
+        wait_for(lambda ticks=ticks: device.ticks > ticks + 10, "ticks")
+        assert device.state() == tango.DevState.RUNNING

@@ -259,3 +259,47 @@ def test_darks_are_made_and_subtracted_on_request(camera, instrument):
     assert not instrument.subtracts_dark
     assert camera("subtract_dark 1") == "null"
     assert instrument.subtracts_dark
+
+
+@pytest.mark.parametrize(
+    ("request_text", "told"),
+    [
+        ("fpm_maskpositions phasemask2", "has no attribute 'mask_positions'"),
+        ("fpm_readpos phasemask2", "can only concatenate list"),
+        ("fpm_moveabs phasemask2 [1.0,2.0]", "could not convert string to float: '['"),
+        ("fpm_moverel phasemask9 [1.0,2.0]", "phasemask9"),
+    ],
+)
+def test_stage_commands_that_never_worked_are_refused_in_the_words_of_the_real_server(
+    request_text: str, told: str
+) -> None:
+    instrument = RecordedInstrument()
+    server = VirtualMds(instrument)
+    before = server.answer(b"read BMX2")
+    reply = server.answer(request_text.encode()).decode()
+    assert reply.startswith("NACK: ")
+    assert told in reply
+    assert server.answer(b"read BMX2") == before
+
+
+def test_the_read_out_follows_server_and_command_line() -> None:
+    instrument = RecordedInstrument()
+    camera = VirtualCamera(instrument)
+    ask = lambda text: camera.answer(text.encode()).decode()  # noqa: E731
+    assert ask("ndmr_mode 12") == "null"
+    assert (instrument.reads, instrument.slopes) == (12, True)
+    assert "12" in ask('cli "nbreadworeset raw"')
+    ask('cli "set mode globalresetcds"')
+    assert (instrument.reads, instrument.slopes) == (1, True)
+    ask("ndmr_mode 2")
+    assert (instrument.reads, instrument.slopes) == (1, False)
+    ask('cli "set mode globalresetbursts"')
+    ask('cli "set nbreadworeset 30"')
+    assert (instrument.reads, instrument.slopes) == (30, False)
+    for wrong in ("ndmr_mode 0", 'ndmr_mode "x"', 'cli "set nbreadworeset -1"', 'cli "set nbreadworeset"'):
+        assert "rror" in ask(wrong), wrong
+    assert (instrument.reads, instrument.slopes) == (30, False)
+    ask("save_mode 1")
+    assert instrument.saving
+    ask("skip_save_baldr 1")
+    assert not instrument.saving

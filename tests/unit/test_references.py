@@ -29,8 +29,9 @@ def bench(tmp_path: Path) -> Iterator[BeamBench]:
 def show(bench: BeamBench, light: np.ndarray, count: int = 20, noise: float = 0.0) -> list[np.ndarray]:
     """Post frames of light (P,) [ADU] on top of the dark in force; return them raw."""
     frames = []
-    for _ in range(count):
+    for k in range(count):
         frame = bench.loop.slots.current("dark") + light + bench.rng.normal(0.0, noise, PIXELS)
+        frame[0] += k % 2  # a picture that repeats itself would not count
         frames.append(np.round(frame).astype(np.int32))
         before = bench.loop.arrays.ring.write_index
         bench.camera.write(frames[-1].reshape(SIDE, SIDE))

@@ -37,7 +37,9 @@ class Group:
 
 
 GROUPS: Final = (
-    Group("iteration", "iteration", "a full iteration with all telemetry over its computation", 0.3),
+    Group("compute", "compute", "one frame, compute only, beside C++/Eigen and the memory floor", 1),
+    Group("iteration", "iteration", "a full iteration with all telemetry over its computation", 0.5),
+    Group("dense", "dense", "dense products of 1000 and 4000 actuators beside the memory's bandwidth", 0.5),
     Group("end_to_end", "end_to_end", "from the camera's post to the command written", 1),
     Group("load", "load", "lateness and replies while 24 clients hammer", 3),
     Group("overhead", "overhead", "processor time outside the loops", 1.5),

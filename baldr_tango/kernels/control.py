@@ -161,6 +161,12 @@ def limit_modes(
     output : (M,) float32, integral, previous : (M,) float64, changed in place
     violations, muted : (M,) int64, changed in place
     """
+    # The usual case first, without a branch per mode: nothing to do. The comparison is false for NaN.
+    bad = 0
+    for i in range(output.size):
+        bad += (muted[i] != 0) | (not abs(output[i]) <= limit)
+    if bad == 0:
+        return 0
     reset = 0
     for i in range(output.size):
         if muted[i] != 0:
@@ -186,6 +192,15 @@ def count_set(flags: Any) -> int:
         if flags[i] != 0:
             total += 1
     return total
+
+
+@kernel
+def are_within(values: Any, limit: float) -> bool:
+    """True when no absolute value exceeds a limit; a value that is not finite does."""
+    outside = 0
+    for i in range(values.size):
+        outside += not abs(np.float64(values[i])) <= limit  # true for NaN as well
+    return outside == 0
 
 
 @kernel

@@ -163,7 +163,7 @@ def mean_of(image: Any, pixels: Any) -> float:
         return np.nan
     total = 0.0
     for k in range(pixels.size):
-        total += np.float64(image[pixels[k]])
+        total += np.float64(image[np.uintp(pixels[k])])  # unsigned: no test for an index from the end
     return total / pixels.size
 
 
@@ -242,10 +242,11 @@ def signal_to_noise(mean: Any, variance: Any, correction: float) -> float:
 
     mean, variance : (A,); correction : factor from population to sample variance, n/(n-1)
     """
-    total = 0.0
+    total = np.float32(0.0)
     counted = 0
+    factor = np.float32(correction)
     for i in range(mean.size):
-        if variance[i] > 0.0:
-            total += mean[i] / np.sqrt(variance[i] * correction)
+        if variance[i] > np.float32(0.0):
+            total += mean[i] / np.sqrt(variance[i] * factor)
             counted += 1
-    return total / counted if counted > 0 else 0.0
+    return np.float64(total) / counted if counted > 0 else 0.0

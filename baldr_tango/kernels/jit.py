@@ -83,18 +83,20 @@ def _compiler(**options: Any) -> Callable[[Any], Any]:
 
 _FAST: Final = {"reassoc", "contract", "arcp", "nsz"}
 
-kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=_FAST)
+kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=_FAST, error_model="numpy")
 """Compile a function for the real-time path: no GIL, cached on disk, guards intact.
 
 ``_nrt=False`` leaves out numba's reference counts. They cost the loop more than all its arithmetic: two
 thousand calls per frame for the arrays of its argument groups. In return nothing may be allocated, which
-the compiler now checks; the arrays belong to the Python caller.
+the compiler now checks; the arrays belong to the Python caller. ``error_model="numpy"``: a division by zero
+gives infinity or NaN, as in numpy, where Python's rule would put a test and an exception into every loop
+that divides, which then cannot be vectorised.
 """
 
-allocating_kernel: Any = _compiler(nogil=True, fastmath=_FAST)
+allocating_kernel: Any = _compiler(nogil=True, fastmath=_FAST, error_model="numpy")
 """As `kernel`, for a function that allocates its work space before it enters its loop."""
 
-exact_kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=False)
+exact_kernel: Any = _compiler(nogil=True, _nrt=False, fastmath=False, error_model="numpy")
 """Compile a function whose floating-point order must stay as written.
 
 Said explicitly: without it numba hands down the flags of the first caller, and keeps them in the cache.

@@ -1,11 +1,11 @@
-"""Matrix times vector, in the cheapest of three layouts."""
+"""Matrix times vector, in the cheapest of four layouts, plus what is left of low rank."""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from baldr_tango.kernels.jit import kernel
 
@@ -14,63 +14,28 @@ ROWS: Final = 0
 COLUMNS: Final = 1
 """Dense, stored transposed: best when there are few inputs or many outputs."""
 TAPS: Final = 2
-"""Sparse: the same small number of (weight, input index) pairs for every output."""
+"""Sparse: (weight, input index) pairs, the same small number for every output; outputs with more go on in
+further rows."""
+DIAGONAL: Final = 3
 
-_MOST_TAPS: Final = 8
+_LONG_ROW: Final = 4096
+"""Inputs from which on four rows share one pass over the input, which no longer stays in the first cache."""
 
 
 class Matrix(NamedTuple):
-    """A matrix for `multiply`, with one copy of its weights per parameter slot."""
+    """A matrix for `multiply`: structure plus ``left' right``, with one copy of its numbers per slot."""
 
     layout: int
     weights: NDArray[np.float32]
-    """(slots, rows, columns), (slots, columns, rows) or (slots, rows, taps)."""
-    taps: NDArray[np.int32]
-    """(slots, rows, taps) input of each weight; (slots, 1, 1) zeros for the dense layouts."""
-
-
-def choose_layout(matrix: ArrayLike) -> tuple[int, int]:
-    """Look at the non-zeros of a matrix and return its best layout and number of taps per row."""
-    dense = np.asarray(matrix)
-    rows, columns = dense.shape
-    most = int(np.count_nonzero(dense, axis=1).max(initial=0))
-    if most <= _MOST_TAPS and most * 2 <= columns:
-        return TAPS, max(most, 1)
-    return (ROWS, 0) if rows * 4 <= columns else (COLUMNS, 0)
-
-
-def pack(matrix: ArrayLike, slots: int = 2) -> Matrix:
-    """Pack a matrix (rows, columns) for `multiply`; every slot holds a copy."""
-    dense = np.ascontiguousarray(matrix, dtype=np.float32)
-    layout, n_taps = choose_layout(dense)
-    taps = np.zeros((1, 1), dtype=np.int32)
-    if layout == ROWS:
-        weights = dense
-    elif layout == COLUMNS:
-        weights = dense.T
-    else:
-        # Stable sort by "is zero" brings each row's non-zeros to the front, in column order.
-        order = np.argsort(dense == 0.0, axis=1, kind="stable")[:, :n_taps]
-        taps = order.astype(np.int32)
-        weights = np.take_along_axis(dense, order, axis=1)
-    return Matrix(
-        layout,
-        np.ascontiguousarray(np.broadcast_to(weights, (slots, *weights.shape))),
-        np.ascontiguousarray(np.broadcast_to(taps, (slots, *taps.shape))),
-    )
-
-
-def unpack(matrix: Matrix, columns: int, slot: int = 0) -> NDArray[np.float32]:
-    """Return the dense (rows, columns) matrix of one slot."""
-    weights = matrix.weights[slot]
-    if matrix.layout == ROWS:
-        return weights.copy()
-    if matrix.layout == COLUMNS:
-        return np.ascontiguousarray(weights.T)
-    dense = np.zeros((weights.shape[0], columns), dtype=np.float32)
-    # Padding taps carry weight 0, so adding instead of assigning keeps the real ones.
-    np.add.at(dense, (np.arange(weights.shape[0])[:, None], matrix.taps[slot]), weights)
-    return dense
+    """(slots, rows, columns), (slots, columns, rows), (slots, taps, rows + further), (slots, 1, rows)."""
+    taps: NDArray[np.uint32]
+    """As `weights`: input of each weight of the layout TAPS; (slots, 1, 1) zeros otherwise."""
+    continued: NDArray[np.uint32]
+    """(slots, further rows) output that each further row belongs to."""
+    left: NDArray[np.float32]
+    """(slots, rank, rows)"""
+    right: NDArray[np.float32]
+    """(slots, rank, columns)"""
 
 
 @kernel
@@ -81,6 +46,115 @@ def copy(source: Any, out: Any) -> None:
 
 
 @kernel
+def scale(x: Any, factor: Any, out: Any) -> None:
+    """``out = factor * x``."""
+    for i in range(out.size):
+        out[i] = factor * x[i]
+
+
+@kernel
+def add_scaled(x: Any, factor: Any, out: Any) -> None:
+    """``out += factor * x``."""
+    for i in range(out.size):
+        out[i] += factor * x[i]
+
+
+@kernel
+def _by_rows(weights: Any, x: Any, out: Any) -> None:
+    """``out = weights @ x``, row by row; long rows in fours, so that `x` is read once for all of them."""
+    done = 0
+    if x.size >= _LONG_ROW:
+        for block in range(out.size // 4):
+            i = 4 * block
+            a = np.float32(0.0)
+            b = np.float32(0.0)
+            c = np.float32(0.0)
+            e = np.float32(0.0)
+            for j in range(x.size):
+                value = x[j]
+                a += weights[i, j] * value
+                b += weights[i + 1, j] * value
+                c += weights[i + 2, j] * value
+                e += weights[i + 3, j] * value
+            out[i] = a
+            out[i + 1] = b
+            out[i + 2] = c
+            out[i + 3] = e
+        done = out.size // 4 * 4
+    for i in range(done, out.size):
+        total = np.float32(0.0)
+        for j in range(x.size):
+            total += weights[i, j] * x[j]
+        out[i] = total
+
+
+@kernel
+def _by_columns(weights: Any, x: Any, out: Any) -> None:
+    """``out = weights' @ x``, four columns at a time: the output is loaded and stored a quarter as often."""
+    if x.size == 2:  # tip and tilt
+        for i in range(out.size):
+            out[i] = weights[0, i] * x[0] + weights[1, i] * x[1]
+        return
+    out[:] = np.float32(0.0)
+    for block in range(x.size // 4):
+        j = 4 * block
+        a = x[j]
+        b = x[j + 1]
+        c = x[j + 2]
+        e = x[j + 3]
+        for i in range(out.size):
+            out[i] += (
+                weights[j, i] * a + weights[j + 1, i] * b + weights[j + 2, i] * c + weights[j + 3, i] * e
+            )
+    for j in range(x.size // 4 * 4, x.size):
+        factor = x[j]
+        for i in range(out.size):
+            out[i] += weights[j, i] * factor
+
+
+@kernel
+def _by_taps(weights: Any, taps: Any, continued: Any, x: Any, out: Any) -> None:
+    """Sparse product; outputs with many weights are continued in the rows after the last output."""
+    if weights.shape[0] == 4:  # bilinear interpolation
+        for i in range(out.size):
+            out[i] = (
+                weights[0, i] * x[taps[0, i]]
+                + weights[1, i] * x[taps[1, i]]
+                + weights[2, i] * x[taps[2, i]]
+                + weights[3, i] * x[taps[3, i]]
+            )
+    else:
+        for i in range(out.size):
+            out[i] = weights[0, i] * x[taps[0, i]]
+        for k in range(1, weights.shape[0]):
+            for i in range(out.size):
+                out[i] += weights[k, i] * x[taps[k, i]]
+    for r in range(continued.size):
+        total = np.float32(0.0)
+        for k in range(weights.shape[0]):
+            total += weights[k, out.size + r] * x[taps[k, out.size + r]]
+        out[continued[r]] += total
+
+
+@kernel
+def _by_diagonal(weights: Any, x: Any, out: Any) -> None:
+    """``out = weights[0] * x``."""
+    for i in range(out.size):
+        out[i] = weights[0, i] * x[i]
+
+
+@kernel
+def _add_low_rank(left: Any, right: Any, x: Any, out: Any) -> None:
+    """``out += left' (right @ x)``. left : (rank, rows), right : (rank, columns)."""
+    for k in range(left.shape[0]):
+        factor = np.float32(0.0)
+        for j in range(x.size):
+            factor += right[k, j] * x[j]
+        for i in range(out.size):
+            out[i] += left[k, i] * factor
+
+
+@kernel
 def multiply(matrix: Any, slot: int, x: Any, out: Any) -> None:
     """Compute ``out = matrix @ x``.
 
@@ -88,23 +162,13 @@ def multiply(matrix: Any, slot: int, x: Any, out: Any) -> None:
     x : (columns,) float32
     out : (rows,) float32, overwritten
     """
-    weights = matrix.weights[slot]
     if matrix.layout == TAPS:
-        taps = matrix.taps[slot]
-        for i in range(weights.shape[0]):
-            total = np.float32(0.0)
-            for k in range(weights.shape[1]):
-                total += weights[i, k] * x[taps[i, k]]
-            out[i] = total
+        _by_taps(matrix.weights[slot], matrix.taps[slot], matrix.continued[slot], x, out)
+    elif matrix.layout == DIAGONAL:
+        _by_diagonal(matrix.weights[slot], x, out)
     elif matrix.layout == ROWS:
-        for i in range(weights.shape[0]):
-            total = np.float32(0.0)
-            for j in range(weights.shape[1]):
-                total += weights[i, j] * x[j]
-            out[i] = total
+        _by_rows(matrix.weights[slot], x, out)
     else:
-        out[:] = np.float32(0.0)
-        for j in range(weights.shape[0]):
-            factor = x[j]
-            for i in range(weights.shape[1]):
-                out[i] += weights[j, i] * factor
+        _by_columns(matrix.weights[slot], x, out)
+    if matrix.left.shape[1] > 0:
+        _add_low_rank(matrix.left[slot], matrix.right[slot], x, out)

@@ -34,7 +34,14 @@ from baldr_tango.kernels.libc import (
     sleep_until_ns,
 )
 from baldr_tango.kernels.linear import copy, multiply
-from baldr_tango.kernels.loop_command import apply_command, reset_ho, reset_lo, runs_away
+from baldr_tango.kernels.loop_command import (
+    apply_command,
+    reset_ho,
+    reset_lo,
+    runs_away,
+    settle_command,
+    write_settled,
+)
 from baldr_tango.kernels.loop_control import carry_outputs_over, control_ho, control_lo
 from baldr_tango.kernels.loop_injection import arm, disarm, inject, prepare_targets
 from baldr_tango.kernels.loop_streams import (
@@ -49,6 +56,7 @@ from baldr_tango.kernels.loop_streams import (
 )
 from baldr_tango.kernels.loop_timing import begin_budget, bin_of, note_stages, stamp
 from baldr_tango.kernels.loop_waiting import forget_frames, wait_for_count
+from baldr_tango.kernels.prefetch import prefetch_row
 
 _PAUSE_NS = 2_000_000
 
@@ -172,8 +180,10 @@ def take_flux(parameters: Any, state: Any, io: Any, slot: int, dark_subtracted: 
 
 
 @part_of_kernel
-def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int) -> int:
-    """Turn the frame in ``io.raw`` into a mirror command; return the frame's flags.
+def compute(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int) -> tuple[int, bool]:
+    """Turn the frame in ``io.raw`` into a mirror command in the ring's row.
+
+    Returns the frame's flags, and whether the command must be written to the mirror.
 
     Vectors are written straight into row `row` of the ring, so recording them costs nothing.
     """
@@ -205,7 +215,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
             counters[d.SKIPPED] += 1
             counters[d.HISTORY] = 0
         hold(state, ring, row)
-        return flags | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
+        return flags | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED, False
     image_dm = ring.img_dm[row]
     signal = ring.signal[row]
     error_lo = ring.e_LO[row]
@@ -236,7 +246,7 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
         counters[d.SKIPPED] += 1
         counters[d.HISTORY] = 0
         hold(state, ring, row)
-        return d.FLAG_NOT_FINITE | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED
+        return d.FLAG_NOT_FINITE | d.FLAG_SKIPPED | d.FLAG_NOT_APPLIED, False
     counters[d.HISTORY] += 1
     stamp(state, d.STAGE_RECONSTRUCT)
     restarts, resets = counters[d.LO_LIMITED], counters[d.HO_LIMITED]
@@ -258,14 +268,39 @@ def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int
     was_tripped = counters[d.TRIP] != 0
     restarts, resets = counters[d.LO_LIMITED] - restarts, counters[d.HO_LIMITED] - resets
     fault = d.TRIP_RUNAWAY if runs_away(p, state, slot, restarts, resets) else 0
-    if not apply_command(p, state, io, slot, ring.command[row], fault):
-        if counters[d.TRIP] != 0 and not was_tripped:
-            flags |= d.FLAG_TRIPPED
-        if was_tripped or counters[d.WRITE_RUN] != 0:
-            flags |= d.FLAG_NOT_APPLIED
-    if counters[d.WRITE_RUN] != 0:
-        flags |= d.FLAG_WRITE_FAILED
+    must_write = settle_command(p, state, slot, ring.command[row], fault)
+    if was_tripped:
+        flags |= d.FLAG_NOT_APPLIED
+    elif counters[d.TRIP] != 0:
+        flags |= d.FLAG_TRIPPED
+    return flags, must_write
+
+
+@part_of_kernel
+def process(parameters: Any, state: Any, io: Any, ring: Any, slot: int, row: int) -> int:
+    """Turn the frame in ``io.raw`` into a command and write it to the mirror; return the frame's flags."""
+    flags, must_write = compute(parameters, state, io, ring, slot, row)
+    if flags & d.FLAG_SKIPPED:
+        return flags
+    if must_write:
+        write_settled(io, state, ring.command[row])
+    if state.counters[d.WRITE_RUN] != 0:
+        flags |= d.FLAG_WRITE_FAILED | d.FLAG_NOT_APPLIED
     return flags
+
+
+@part_of_kernel
+def prefetch_record(ring: Any, row: int) -> None:
+    """Have the memory of a coming record ready: rows of a long ring have left the cache long ago."""
+    prefetch_row(ring.img, row)
+    prefetch_row(ring.img_dm, row)
+    prefetch_row(ring.signal, row)
+    prefetch_row(ring.e_HO, row)
+    prefetch_row(ring.u_HO, row)
+    prefetch_row(ring.c_LO, row)
+    prefetch_row(ring.c_HO, row)
+    prefetch_row(ring.c_inj, row)
+    prefetch_row(ring.command, row)
 
 
 @part_of_kernel
@@ -297,6 +332,56 @@ def judge(parameters: Any, state: Any, ring: Any, slot: int, row: int) -> None:
 
 
 @part_of_kernel
+def record(
+    parameters: Any,
+    state: Any,
+    io: Any,
+    ring: Any,
+    slot: int,
+    flags: int,
+    lost: int,
+    woken_ns: int,
+    written_ns: int,
+) -> None:
+    """Complete the record of a frame whose command is on its way, and let readers see it.
+
+    flags : of `process`; lost : frames before this one; woken_ns, written_ns : wake-up, command written
+    """
+    counters = state.counters
+    written = load_acquire(ring.cursor, 0)
+    capacity = ring.frame.size
+    row = written % capacity
+    latency = written_ns - woken_ns
+    if flags & d.FLAG_SKIPPED:
+        ring.rmse_est[row] = np.float32(0.0)
+        ring.snr[row] = np.float32(0.0)
+        ring.strehl[row] = np.float32(0.0)
+    else:
+        judge(parameters, state, ring, slot, row)
+    copy(io.raw, ring.img[row])
+    ring.frame[row] = counters[d.LAST_NUMBER]
+    ring.time_ns[row] = woken_ns
+    ring.latency_ns[row] = np.int32(latency)
+    ring.version[row] = counters[d.VERSION_IN_FORCE]
+    ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
+    ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
+    flags |= (d.FLAG_MISSED_BEFORE if lost > 0 else 0) | (d.FLAG_FROZEN if counters[d.FROZEN_RUN] > 0 else 0)
+    ring.flags[row] = np.uint16(flags)
+    state.latency_bins[bin_of(latency)] += 1
+    counters[d.LATENCY_MAX_NS] = max(counters[d.LATENCY_MAX_NS], latency)
+    if counters[d.LAST_WAKE_NS] != 0 and lost == 0:
+        jitter = abs(woken_ns - counters[d.LAST_WAKE_NS] - parameters.switches[slot, d.PERIOD_NS])
+        state.jitter_bins[bin_of(jitter)] += 1
+        counters[d.JITTER_MAX_NS] = max(counters[d.JITTER_MAX_NS], jitter)
+    counters[d.LAST_WAKE_NS] = woken_ns
+    counters[d.FRAMES] += 1
+    store_release(ring.cursor, 0, written + 1)
+    if counters[d.BUDGET_LEFT] > 0 and flags & (d.FLAG_SKIPPED | d.FLAG_TRIPPED | d.FLAG_NOT_APPLIED) == 0:
+        note_stages(state, io, woken_ns, written_ns)
+    prefetch_record(ring, (written + 1) % capacity)
+
+
+@part_of_kernel
 def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, woken_ns: int) -> None:
     """Read, number, process and record one frame."""
     counters = state.counters
@@ -319,37 +404,9 @@ def handle_frame(parameters: Any, state: Any, io: Any, ring: Any, slot: int, wok
     repeats = written > 0 and same_pixels(io.raw, ring.img[(written - 1) % capacity])
     counters[d.FROZEN] += 1 if repeats else 0
     counters[d.FROZEN_RUN] = counters[d.FROZEN_RUN] + 1 if repeats else 0
-    row = written % capacity
     stamp(state, d.STAGE_READ)
-    flags = process(parameters, state, io, ring, slot, row)
-    written_ns = monotonic_ns()
-    latency = written_ns - woken_ns
-    if flags & d.FLAG_SKIPPED:
-        ring.rmse_est[row] = np.float32(0.0)
-        ring.snr[row] = np.float32(0.0)
-        ring.strehl[row] = np.float32(0.0)
-    else:
-        judge(parameters, state, ring, slot, row)
-    copy(io.raw, ring.img[row])
-    ring.frame[row] = counters[d.LAST_NUMBER]
-    ring.time_ns[row] = woken_ns
-    ring.latency_ns[row] = np.int32(latency)
-    ring.version[row] = counters[d.VERSION_IN_FORCE]
-    ring.LO_servo_mode[row] = np.int8(counters[d.LO_CLOSED])
-    ring.HO_servo_mode[row] = np.int8(counters[d.HO_CLOSED])
-    flags |= (d.FLAG_MISSED_BEFORE if lost > 0 else 0) | (d.FLAG_FROZEN if repeats else 0)
-    ring.flags[row] = np.uint16(flags)
-    state.latency_bins[bin_of(latency)] += 1
-    counters[d.LATENCY_MAX_NS] = max(counters[d.LATENCY_MAX_NS], latency)
-    if counters[d.LAST_WAKE_NS] != 0 and lost == 0:
-        jitter = abs(woken_ns - counters[d.LAST_WAKE_NS] - parameters.switches[slot, d.PERIOD_NS])
-        state.jitter_bins[bin_of(jitter)] += 1
-        counters[d.JITTER_MAX_NS] = max(counters[d.JITTER_MAX_NS], jitter)
-    counters[d.LAST_WAKE_NS] = woken_ns
-    counters[d.FRAMES] += 1
-    store_release(ring.cursor, 0, written + 1)
-    if counters[d.BUDGET_LEFT] > 0 and flags & (d.FLAG_SKIPPED | d.FLAG_TRIPPED | d.FLAG_NOT_APPLIED) == 0:
-        note_stages(state, io, woken_ns, written_ns)
+    flags = process(parameters, state, io, ring, slot, written % capacity)
+    record(parameters, state, io, ring, slot, flags, lost, woken_ns, monotonic_ns())
 
 
 @part_of_kernel

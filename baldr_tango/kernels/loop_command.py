@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from baldr_tango.kernels import loop_data as d
-from baldr_tango.kernels.control import largest, mean_square_of_sum
-from baldr_tango.kernels.jit import part_of_kernel
+from baldr_tango.kernels.control import are_within, largest, mean_square_of_sum
+from baldr_tango.kernels.jit import kernel, part_of_kernel
+from baldr_tango.kernels.linear import add_scaled
 from baldr_tango.kernels.loop_injection import disarm
 from baldr_tango.kernels.loop_streams import write_command
 from baldr_tango.kernels.loop_timing import stamp
@@ -42,21 +43,24 @@ def reset_ho(state: Any) -> None:
     state.counters[d.MUTED] = 0
 
 
+@kernel
+def correct(injected: Any, lo: Any, ho: Any, out: Any) -> None:
+    """``out = injected - (lo + ho)``, all (G,) float32."""
+    for i in range(out.size):
+        out[i] = injected[i] - (lo[i] + ho[i])
+
+
 @part_of_kernel
 def compose(parameters: Any, state: Any, slot: int, out: Any) -> None:
     """Compute the DM command ``-(c_LO + c_HO) + c_inj`` plus the offsets of the open loops.
 
     out : (G,) float32 [DM units], overwritten
     """
-    lo_open = state.counters[d.LO_CLOSED] == 0
-    ho_open = state.counters[d.HO_CLOSED] == 0
-    for i in range(out.size):
-        value = state.injected[i] - (state.held_lo[i] + state.held_ho[i])
-        if lo_open:
-            value += parameters.offset_lo[slot, i]
-        if ho_open:
-            value += parameters.offset_ho[slot, i]
-        out[i] = value
+    correct(state.injected, state.held_lo, state.held_ho, out)
+    if state.counters[d.LO_CLOSED] == 0:
+        add_scaled(parameters.offset_lo[slot], np.float32(1.0), out)
+    if state.counters[d.HO_CLOSED] == 0:
+        add_scaled(parameters.offset_ho[slot], np.float32(1.0), out)
 
 
 @part_of_kernel
@@ -96,12 +100,20 @@ def runs_away(parameters: Any, state: Any, slot: int, restarts: int, resets: int
     return 0 < parameters.switches[slot, d.RUNAWAY_LEVEL] <= counters[d.RUNAWAY]
 
 
-@part_of_kernel
-def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any, fault: int) -> bool:
-    """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
+@kernel
+def count_violations(values: Any, limit: float, violations: Any) -> None:
+    """Add 1 to the violations of every value that exceeds a limit or is not finite."""
+    for i in range(values.size):
+        if not abs(np.float64(values[i])) <= limit:
+            violations[i] += 1
 
-    Returns True when `out` is what the mirror got. After a trip nothing but the flat is written until the
-    fault is acknowledged; a flat that cannot be written is tried again.
+
+@part_of_kernel
+def settle_command(parameters: Any, state: Any, slot: int, out: Any, fault: int) -> bool:
+    """Compose the command and check it; a bad one trips the loop and becomes a flat map.
+
+    Returns True when `out` must be written. After a trip nothing but the flat is, until the fault is
+    acknowledged; a flat that cannot be written is tried again.
 
     fault : one of `TRIP_*` that was found before, or 0
     """
@@ -112,14 +124,11 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any, fau
             reason = d.TRIP_WRITE
         if reason == 0:
             compose(parameters, state, slot, out)
-            peak = largest(out)
             limit = parameters.limits[slot, d.COMMAND_LIMIT]
-            if not peak <= limit:
+            if not are_within(out, limit):
                 counters[d.COMMAND_LIMITED] += 1
-                for i in range(out.size):
-                    if not abs(np.float64(out[i])) <= limit:
-                        state.actuator_violations[i] += 1
-                reason = d.TRIP_LIMIT if peak < np.inf else d.TRIP_NOT_FINITE
+                count_violations(out, limit, state.actuator_violations)
+                reason = d.TRIP_LIMIT if largest(out) < np.inf else d.TRIP_NOT_FINITE
         if reason != 0:
             trip(state, reason)
     if counters[d.TRIP] != 0:
@@ -127,7 +136,24 @@ def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any, fau
         if counters[d.FLAT_PENDING] == 0:
             return False
     stamp(state, d.STAGE_CONTROL)
+    return True
+
+
+@part_of_kernel
+def write_settled(io: Any, state: Any, out: Any) -> bool:
+    """Write a command that is settled; True when the mirror got it."""
     written = write_command(io, state, out)
     if written:
-        counters[d.FLAT_PENDING] = 0
-    return written and counters[d.TRIP] == 0
+        state.counters[d.FLAT_PENDING] = 0
+    return written
+
+
+@part_of_kernel
+def apply_command(parameters: Any, state: Any, io: Any, slot: int, out: Any, fault: int) -> bool:
+    """Compose the command, check it and write it; a bad one trips the loop and flattens the mirror.
+
+    Returns True when `out` is what the mirror got. fault : as for `settle_command`
+    """
+    if not settle_command(parameters, state, slot, out, fault):
+        return False
+    return write_settled(io, state, out) and state.counters[d.TRIP] == 0

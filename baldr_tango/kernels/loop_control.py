@@ -11,11 +11,11 @@ from baldr_tango.kernels.control import (
     KALMAN,
     LEAKY,
     PID,
+    are_within,
     carry_over,
     count_set,
     forget_silenced,
     kalman_step,
-    largest,
     leaky_step,
     limit_modes,
     pid_step,
@@ -94,7 +94,7 @@ def control_lo(parameters: Any, state: Any, slot: int, error: Any, output: Any, 
     )
     copy(output, state.last_lo)
     multiply(p.shapes_lo, slot, output, shape)
-    if largest(shape) <= p.limits[slot, d.LO_LIMIT]:
+    if are_within(shape, p.limits[slot, d.LO_LIMIT]):
         return False
     reset_lo(state)
     output[:] = np.float32(0.0)

@@ -17,7 +17,7 @@ from baldr_tango.kernels.injection import (
     waveform,
 )
 from baldr_tango.kernels.jit import part_of_kernel
-from baldr_tango.kernels.linear import copy
+from baldr_tango.kernels.linear import add_scaled, copy, scale
 
 _LONGEST_GAP = 1_000_000
 """Frames: a camera that counts on by more has begun a new count."""
@@ -98,11 +98,9 @@ def prepare_targets(parameters: Any, state: Any, slot: int, signal: float, injec
         for i in range(state.target_ho.size):
             state.target_ho[i] += signal * parameters.inject_ho[slot, i]
     share = np.float32(0.0) if moves else np.float32(signal)
-    for i in range(injected.size):
-        added = share * parameters.inject_map[slot, i]
-        state.injected[i] = added
-        injected[i] = (
-            added
-            + share_lo * parameters.inject_shape_lo[slot, i]
-            + share_ho * parameters.inject_shape_ho[slot, i]
-        )
+    scale(parameters.inject_map[slot], share, state.injected)
+    copy(state.injected, injected)
+    if share_lo != 0.0:
+        add_scaled(parameters.inject_shape_lo[slot], share_lo, injected)
+    if share_ho != 0.0:
+        add_scaled(parameters.inject_shape_ho[slot], share_ho, injected)

@@ -45,8 +45,10 @@ def put(parameters: d.Parameters, version: int, changed: Arrays) -> d.Parameters
 
 def _member(name: str, arrays: Arrays) -> Any:
     if name in MATRICES:
-        weights, taps = arrays[f"{name}.weights"], arrays[f"{name}.taps"]
-        return Matrix(int(arrays[f"{name}.layout"][0]), twice(weights, np.float32), twice(taps, np.int32))
+        parts = (arrays[f"{name}.{field}"] for field in Matrix._fields[1:])
+        return Matrix(
+            int(arrays[f"{name}.layout"][0]), *(np.repeat(part[np.newaxis], 2, axis=0) for part in parts)
+        )
     if name in FIXED:
         return np.ascontiguousarray(arrays[name], dtype=np.int64)
     if name in ("kalman_lo", "kalman_ho"):

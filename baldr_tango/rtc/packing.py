@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from baldr_tango.errors import RequestError
 from baldr_tango.kernels import loop_data as d
-from baldr_tango.kernels.linear import TAPS, Matrix, choose_layout, pack
+from baldr_tango.kernels.linear import Matrix
+from baldr_tango.kernels.structure import choose_structure, lay_out, pack, structure_of
 
 MATRICES: Final = ("to_actuators", "reconstructor_lo", "reconstructor_ho", "shapes_lo", "shapes_ho")
 """Members of `loop_data.Parameters` that are packed matrices."""
@@ -49,7 +50,7 @@ def twice(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
 def copied(member: Any) -> Any:
     """Copy a member with both of its slots."""
     if isinstance(member, Matrix):
-        return member._replace(weights=member.weights.copy(), taps=member.taps.copy())
+        return Matrix(member.layout, *(array.copy() for array in slotted(member)))
     if isinstance(member, d.Kalman):
         return d.Kalman(*(matrix.copy() for matrix in member))
     return member.copy()
@@ -58,7 +59,7 @@ def copied(member: Any) -> Any:
 def slotted(member: Any) -> tuple[NDArray[Any], ...]:
     """Arrays of a member that exist once per slot."""
     if isinstance(member, Matrix):
-        return (member.weights, member.taps)
+        return tuple(member[1:])
     if isinstance(member, d.Kalman):
         return tuple(member)
     return (member,) if member.ndim >= 2 else ()
@@ -69,8 +70,7 @@ def slot_arrays(name: str, member: Any, slot: int) -> dict[str, NDArray[Any]]:
     if isinstance(member, Matrix):
         parts = {
             "layout": np.array([member.layout]),
-            "weights": member.weights[slot],
-            "taps": member.taps[slot],
+            **{field: getattr(member, field)[slot] for field in Matrix._fields[1:]},
         }
         return {f"{name}.{part}": array.copy() for part, array in parts.items()}
     if isinstance(member, d.Kalman):
@@ -89,15 +89,10 @@ def fit(member: Any, value: Any) -> tuple[NDArray[Any], ...] | None:
 
 def _refill(matrix: Matrix, dense: NDArray[np.float32]) -> tuple[NDArray[Any], ...] | None:
     """Lay out a matrix as another one is; None when it cannot be, or is much quicker in its own layout."""
-    taps = matrix.weights.shape[2] if matrix.layout == TAPS else 0
-    layout, needed = choose_layout(dense)
-    if layout != matrix.layout or needed > taps:
+    structure = structure_of(matrix)
+    if choose_structure(dense).layout != structure.layout:
         return None
-    padding = taps - needed
-    packed = pack(dense, slots=1)
-    pad = ((0, 0), (0, padding))
-    weights = np.pad(packed.weights[0], pad) if padding else packed.weights[0]
-    return weights, np.pad(packed.taps[0], pad) if padding else packed.taps[0]
+    return lay_out(dense, structure)
 
 
 def check_member(parameters: d.Parameters, name: str, value: Any) -> Any:

@@ -36,7 +36,7 @@ def _open(bench):
 
 def _flat(member):
     if isinstance(member, Matrix):
-        return [member.weights, member.taps]
+        return list(member[1:])
     return list(member) if isinstance(member, tuple) else [member]
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ STARTS: Final = 3
 _SERVER: Final = "import sys; from devices.server import baldr_server; sys.exit(baldr_server())"
 _LONGEST_S: Final = 120.0
 _RETRY_S: Final = 0.02
+_LISTENING: Final = "0A"
 _LOOK_S: Final = 0.2
 
 
@@ -35,13 +37,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_listening(port: int) -> bool:
+    """True when somebody listens at a TCP port, without connecting to it.
+
+    Connecting again and again to a free port of the loopback interface ends, sooner or later, in a socket
+    that is connected to itself and keeps the server from its port.
+    """
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[3] == _LISTENING and int(line.split()[1][-4:], 16) == port for line in lines)
+
+
 def _close(endpoint: str, ended: threading.Event) -> None:
     """Ask a commander that may not be there yet to close both loops, until it does."""
     with zmq.Context() as context, context.socket(zmq.REQ) as asker:
         asker.setsockopt(zmq.LINGER, 0)
-        asker.setsockopt(zmq.RECONNECT_IVL, 10)
-        asker.setsockopt(zmq.RECONNECT_IVL_MAX, 10)
         asker.setsockopt(zmq.RCVTIMEO, int(_LONGEST_S * 1e3))
+        while not _is_listening(int(endpoint.rpartition(":")[2])):
+            if ended.wait(_RETRY_S):
+                return
         asker.connect(endpoint)
         while not ended.is_set():
             asker.send_string("close_all")

@@ -61,11 +61,17 @@ def add_scaled(x: Any, factor: Any, out: Any) -> None:
 
 @kernel
 def _by_rows(weights: Any, x: Any, out: Any) -> None:
-    """``out = weights @ x``, row by row; long rows in fours, so that `x` is read once for all of them."""
+    """``out = weights @ x``, row by row; of long rows four at a time, so that `x` is read once for them all.
+
+    The four run through a quarter of the matrix each: memory that is read on and on is fetched ahead.
+    """
     done = 0
     if x.size >= _LONG_ROW:
-        for block in range(out.size // 4):
-            i = 4 * block
+        quarter = out.size // 4
+        for i in range(quarter):
+            k = quarter + i
+            m = 2 * quarter + i
+            n = 3 * quarter + i
             a = np.float32(0.0)
             b = np.float32(0.0)
             c = np.float32(0.0)
@@ -73,14 +79,14 @@ def _by_rows(weights: Any, x: Any, out: Any) -> None:
             for j in range(x.size):
                 value = x[j]
                 a += weights[i, j] * value
-                b += weights[i + 1, j] * value
-                c += weights[i + 2, j] * value
-                e += weights[i + 3, j] * value
+                b += weights[k, j] * value
+                c += weights[m, j] * value
+                e += weights[n, j] * value
             out[i] = a
-            out[i + 1] = b
-            out[i + 2] = c
-            out[i + 3] = e
-        done = out.size // 4 * 4
+            out[k] = b
+            out[m] = c
+            out[n] = e
+        done = 4 * quarter
     for i in range(done, out.size):
         total = np.float32(0.0)
         for j in range(x.size):

@@ -15,7 +15,8 @@ from tests.harness import wait_for
 from tests.unit.configuration_problem import SIGNALS
 
 CHANGES = 40
-WIDE = LimitSettings(command=1.0, lo_command=1.0, ho_mode=1.0)
+WIDE = LimitSettings(command=1.0, lo_command=1.0, ho_mode=1.0, frozen_frames=0)
+"""The camera of these tests shows the same picture all the time."""
 
 
 @pytest.fixture

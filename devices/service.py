@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from baldr_tango.beam import Beam
-from baldr_tango.commands import execute, runs_beside
+from baldr_tango.commands import execute, only_reads, runs_beside
 from baldr_tango.configuration.runtime import BeamSettings
 from devices.properties import NO_COMMANDER
 from legacy_zmq.commander import CommanderServer
@@ -53,6 +53,7 @@ class BeamService:
                     endpoint,
                     partial(execute, self.beam),
                     waits=runs_beside,
+                    reads=only_reads,
                     name=f"commander {self.beam.name}",
                 )
                 self.commander.start()

@@ -28,6 +28,8 @@ class CommanderServer(ReplyServer):
     execute : the door.
     waits : tells whether the command of that name runs beside others; it may raise `BaldrError` for
         an unknown one. All other commands run one after the other, in order of arrival.
+    reads : tells whether the command of that name only reads, likewise; it is run by the server's own thread.
+        Each hand-over to another thread is one more wait for the GIL, which a busy server makes long.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class CommanderServer(ReplyServer):
         execute: Door,
         *,
         waits: Callable[[str], bool] = lambda name: False,
+        reads: Callable[[str], bool] = lambda name: False,
         name: str = "commander",
     ) -> None:
         super().__init__(endpoint, self._reply, failure=_failure, name=name)
         self._execute = execute
         self._waits = waits
+        self._reads = reads
 
     def _reply(self, payload: bytes, address: str) -> bytes | Later:
         try:
@@ -48,15 +52,13 @@ class CommanderServer(ReplyServer):
         except RequestError as error:
             return _failure(str(error))
         door = partial(self._execute, source=f"zmq {address}".strip())
-        return Later(
-            lambda: protocol.run(name, arguments, door).encode(), in_turn=not self._runs_beside(name)
-        )
-
-    def _runs_beside(self, name: str) -> bool:
         try:
-            return self._waits(name)
+            at_once, beside = self._reads(name), self._waits(name)
         except BaldrError:
-            return True
+            at_once, beside = True, True  # the door will say what is wrong with the name
+        if at_once:
+            return protocol.run(name, arguments, door).encode()
+        return Later(lambda: protocol.run(name, arguments, door).encode(), in_turn=not beside)
 
 
 def _failure(text: str) -> bytes:

@@ -108,11 +108,7 @@ def choose_frames(
     frames = Frames(ring, first, usable)
     least = LEAST_FRAMES if wanted is None else wanted
     if frames.count < least:
-        why = (
-            "since the light changed"
-            if dark
-            else "since the last change of loops, mirror or mask"
-        )
+        why = "since the light changed" if dark else "since the last change of loops, mirror or mask"
         raise StateError(f"{frames.count} usable frames {why}, {least} are needed; wait a moment")
     return frames
 

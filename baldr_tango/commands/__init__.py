@@ -20,7 +20,7 @@ from baldr_tango.commands import (
     telemetry,
     timing,
 )
-from baldr_tango.commands.door import execute, runs_beside
+from baldr_tango.commands.door import execute, only_reads, runs_beside
 from baldr_tango.commands.table import COMMANDS
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "loops",
     "machine",
     "offsets",
+    "only_reads",
     "peers",
     "probing",
     "processing",

@@ -14,7 +14,7 @@ REPORT_WAIT_S: Final = 2.0
 """Longest wait for a report that is being made [s]; a Tango client gives up after 3 s."""
 
 
-@beam_command(reads=True)
+@beam_command(waits=True)
 def calibration_report(beam: Beam) -> dict[str, Json]:
     """Judge the calibration in force: matrices, actuators, references, predicted stability, gain margin.
 

@@ -27,6 +27,14 @@ def runs_beside(name: str) -> bool:
     return COMMANDS.find(name).waits
 
 
+def only_reads(name: str) -> bool:
+    """Tell whether a command does nothing but read, and is done at once.
+
+    Raises `RequestError` for an unknown name.
+    """
+    return COMMANDS.find(name).reads
+
+
 def execute(beam: Beam, name: str, args: Sequence[Any] = (), *, source: str = "", wait: bool = True) -> Json:
     """Run a command on a beam.
 

@@ -92,7 +92,8 @@ class Command:
     waits: bool = False
     """Runs beside other commands: it only reads, or it waits for a peer."""
     reads: bool = False
-    """Only reads, beside all others; clients poll it, so the log has it at debug level only."""
+    """Only reads, beside all others, and waits for nothing; clients poll it, so the log has it at debug level
+    only."""
     unlisted: tuple[Argument, ...] = ()
     """Arguments after the others that only the commander takes: introspection and Tango do not know them."""
     background: bool = False

@@ -25,9 +25,11 @@ class Instrument:
         self.begun = threading.Event()
         self.may_end = threading.Event()
         self.calls = []
+        self.threads = {}
 
     def execute(self, name, args, *, source):
         self.calls.append((name, source))
+        self.threads[name] = threading.current_thread().name
         if name in ("slow", "slow_beside"):
             self.begun.set()
             assert self.may_end.wait(TIMEOUT_S)
@@ -47,6 +49,10 @@ class Instrument:
             raise RequestError("unknown")
         return name in ("status", "slow_beside")
 
+    @staticmethod
+    def reads(name):
+        return not Instrument.waits(name) and name == "number"
+
 
 @pytest.fixture
 def instrument():
@@ -55,7 +61,9 @@ def instrument():
 
 @pytest.fixture
 def server(instrument):
-    with CommanderServer("tcp://127.0.0.1:0", instrument.execute, waits=Instrument.waits) as server:
+    with CommanderServer(
+        "tcp://127.0.0.1:0", instrument.execute, waits=Instrument.waits, reads=Instrument.reads
+    ) as server:
         yield server
         instrument.may_end.set()
 
@@ -150,6 +158,15 @@ def test_a_command_that_waits_does_not_hold_up_the_ordered_ones(connect, instrum
     assert json.loads(ask(other, "quick"))["name"] == "quick"
     instrument.may_end.set()
     assert json.loads(operator.recv())["name"] == "slow_beside"
+
+
+def test_what_only_reads_is_answered_without_another_thread(connect, instrument, server):
+    client = connect()
+    for request in ("number 1", "__ping__", "status", "quick"):
+        ask(client, request)
+    threads = instrument.threads
+    assert threads["number"] == threads["__ping__"] == server.name
+    assert server.name not in (threads["status"], threads["quick"])
 
 
 def test_exclusive_commands_of_all_clients_run_in_order_of_arrival(connect, instrument, server):

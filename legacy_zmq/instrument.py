@@ -56,6 +56,7 @@ class ControlServers:
     camera, mds, dm_server : endpoints; no DM server when that is empty.
     mask : in the beams at the start; or that of each beam.
     speed_um_s : of the phase-mask stages [um/s].
+    directory : of what the MDS writes.
     quirks : in force; None: none.
     """
 
@@ -68,10 +69,11 @@ class ControlServers:
         dm_server: str = "",
         mask: str | Mapping[int, str] = "H3",
         speed_um_s: float = math.inf,
+        directory: Path = Path(),
         quirks: ControlQuirks | None = None,
     ) -> None:
         self.stages = VirtualStages(instrument.beams, instrument.put_mask, mask, speed_um_s)
-        self.mds_model = VirtualMds(instrument, stages=self.stages)
+        self.mds_model = VirtualMds(instrument, stages=self.stages, directory=directory)
         ending = partial(_ending, quirks)
         self.camera = ReplyServer(
             camera,
@@ -104,6 +106,7 @@ class ControlServers:
             dm_server=config.endpoints.dm_server,
             mask={beam: config.for_beam(beam).mask for beam in config.beams},
             speed_um_s=config.simulator.stage_speed_um_s,
+            directory=config.instrument.state,
             quirks=instrument.quirks,
         )
 

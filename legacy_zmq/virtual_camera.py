@@ -107,8 +107,12 @@ class VirtualCamera:
             "cam_conf": lambda *_: None,
         }
 
-    def answer(self, payload: bytes, source: str = "") -> bytes | Later:
-        """Answer one request; void commands answer ``null``."""
+    def answer(self, payload: bytes, source: str = "") -> bytes | Later | None:
+        """Answer one request; void commands answer ``null``, ``quit`` nothing."""
+        if payload.split()[:1] == [b"quit"]:
+            # The real server ends; here the streams stay, as after a crash, and `fetch` starts again.
+            self._acquire(fetching=False)
+            return None
         delay_s = self._quirks.cli_delay_s if self._quirks else 0.0
         if delay_s <= 0.0:
             return self._reply(payload)

@@ -48,6 +48,9 @@ class EsoDevices(Protocol):
     def encoder(self, device: str) -> float:
         """Position of an axis [um]."""
 
+    def temperatures(self) -> Sequence[float]:
+        """Temperatures of the probes [deg C]."""
+
     def halt(self, device: str) -> None:
         """Stop it where it is."""
 
@@ -114,8 +117,8 @@ class EsoCommands:
             return "OK", []
         if name == "poll":
             return self._poll()
-        if name == "read":  # of temperature probes, of which there are none
-            return "OK", []
+        if name == "read":
+            return "OK", [{"value": value} for value in self._devices.temperatures()]
         parameters = _member(command, "parameters", list)
         if name == "setup":
             return "OK", self._set_up(parameters)

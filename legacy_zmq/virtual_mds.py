@@ -9,9 +9,12 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Final, Protocol
 
+from legacy_zmq.virtual_bench import VirtualBench
 from legacy_zmq.virtual_eso import EsoCommands
+from legacy_zmq.virtual_masks import MAX_UM, MaskCommands, PositionFiles
 from legacy_zmq.virtual_stages import MASKS, VirtualStages
 
 __all__ = ["MASKS", "VirtualMds", "VirtualOptics"]
@@ -19,13 +22,9 @@ __all__ = ["MASKS", "VirtualMds", "VirtualOptics"]
 log = logging.getLogger(__name__)
 
 _LAMPS: Final = ("SBB", "SRL", "SGL")
-_MAX_UM: Final = 1e6
-_OTHER_AXES: Final = re.compile(r"(BDS|BTT|BTP|BOTT|BOTP|BLF|SSF)[1-4]|BFO|SSS")
 _NO_MATCH: Final = (
     "NACK: asgard_alignment.MultiDeviceServer argument after * must be an iterable, not NoneType"
 )
-_NO_POSITIONS: Final = "'BaldrPhaseMask' object has no attribute 'mask_positions'"
-_READPOS: Final = 'can only concatenate list (not "str") to list'  # the real server ends with it
 _UNKNOWN: Final = "NACK: Unkown custom command"  # spelled as the real server does
 
 
@@ -56,11 +55,20 @@ class VirtualMds:
     ----------
     optics : lamp, masks and turbulence of the virtual instrument.
     stages : of the phase masks; None: new ones that take no time, with `mask` in the beam.
+    directory : of what is written: ``phasemask_positions``, ``instr_states``.
     """
 
-    def __init__(self, optics: VirtualOptics, mask: str = "H3", stages: VirtualStages | None = None) -> None:
+    def __init__(
+        self,
+        optics: VirtualOptics,
+        mask: str = "H3",
+        stages: VirtualStages | None = None,
+        directory: Path = Path(),
+    ) -> None:
         self._optics = optics
         self.stages = stages or VirtualStages(optics.beams, optics.put_mask, mask)
+        self._masks = MaskCommands(self.stages, PositionFiles(directory.absolute() / "phasemask_positions"))
+        self._bench = VirtualBench(directory.absolute() / "instr_states")
         self._eso = EsoCommands(self)
         self._lock = threading.Lock()
         self._lamps = dict.fromkeys(_LAMPS, False) | {"SBB": True}
@@ -69,16 +77,9 @@ class VirtualMds:
             "on": (1, 1, lambda lamp: self._switch(lamp, True)),
             "off": (1, 1, lambda lamp: self._switch(lamp, False)),
             "is_on": (1, 1, lambda lamp: str(self._lamps[lamp])),
-            "read": (1, 1, lambda axis: f"{self.stages.position(axis):.10g}"),
+            "read": (1, 1, lambda axis: f"{self.encoder(axis):.10g}"),
             "moveabs": (2, 2, self._move_to),
-            "moverel": (2, 2, lambda axis, um: self._move_to(axis, um, self.stages.position(axis))),
-            "fpm_movetomask": (2, 2, self._move_to_mask),
-            "fpm_updatemaskpos": (2, 2, self._keep_position),
-            "fpm_offsetallmaskpositions": (3, 3, self._offset_masks),
-            "fpm_moverel": (2, 2, self._broken_move),
-            "fpm_moveabs": (2, 2, self._broken_move),
-            "fpm_maskpositions": (1, 1, lambda stage: self._broken(stage, _NO_POSITIONS)),
-            "fpm_readpos": (1, 1, lambda stage: self._broken(stage, _READPOS)),
+            "moverel": (2, 2, lambda axis, by: self._move_to(axis, by, is_relative=True)),
             "health": (0, 0, self._health),
             "stop": (1, 1, self._stop),
             "init": (1, 1, self._acknowledge),
@@ -87,8 +88,18 @@ class VirtualMds:
             "connected?": (1, 1, lambda axis: self._known(axis, "connected")),
             "state": (1, 1, self._state),
             "ping": (1, 1, lambda axis: self._known(axis, "ACK: connected")),
+            "asg_setup": (3, 3, self._set_up),
+            "standby": (1, 1, self._standby),
+            "save": (2, 2, self._save),
             "sim_turbulence": (1, 2, self._turbulence),
+            **self._masks.commands(),
+            **self._bench.commands(),
         }
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of all custom commands."""
+        return tuple(self._commands)
 
     def answer(self, payload: bytes, source: str = "") -> bytes:
         """Answer one request; the reply ends with a newline, that to an ESO command with NUL and newline.
@@ -136,48 +147,42 @@ class VirtualMds:
         if lamp == "SBB":
             self._optics.set_lamp(on)
 
-    def _move_to(self, axis: str, um: str, origin: float = 0.0) -> str:
-        self.stages.position(axis)  # refuses an axis that does not move
+    def _move_to(self, axis: str, text: str, is_relative: bool = False) -> str:
+        here = self.encoder(axis)  # refuses an axis that does not move
         # The real server's template for numbers has no match without a decimal point.
-        if "." not in um or not math.isfinite(float(um)):
+        if "." not in text or not math.isfinite(float(text)):
             raise ValueError
-        self.stages.move_to(axis, origin + float(um))
+        if axis not in self._bench.axes():
+            self.stages.move_to(axis, float(text) + (here if is_relative else 0.0))
+        elif is_relative:
+            self._bench.move_by(axis, float(text))
+        else:
+            self._bench.move_to(axis, float(text))
         return "ACK"
 
-    def _beam(self, stage: str) -> int:
-        beam = int(stage.removeprefix("phasemask")) if re.fullmatch(r"phasemask\d", stage) else 0
-        if beam not in self._optics.beams:
-            raise KeyError(stage)
-        return beam
-
-    def _move_to_mask(self, stage: str, mask: str) -> str:
-        self.stages.move_to_mask(self._beam(stage), mask)
+    def _set_up(self, axis: str, keyword: str, text: str) -> str:
+        """Set one device up as the ESO command does; a number is one where a name would be one, too."""
+        if axis not in self.device_names():
+            raise KeyError(axis)
+        try:
+            value: str | float = float(text)
+        except ValueError:
+            value = text
+        self.prepare(axis, keyword, value)()
         return "ACK"
 
-    def _broken(self, stage: str, told: str) -> str:
-        """Refuse what the real server cannot do over the wire, in its words."""
-        self._beam(stage)
-        raise ValueError(told)
+    def _standby(self, axis: str) -> str:
+        """Answer; no device goes off. The real server says nothing of a linear stage."""
+        if axis not in self.device_names():
+            return "NACK"
+        return "" if axis.startswith(("BM", "BFO", "BDS", "SSS", "HFO")) else "ACK"
 
-    def _broken_move(self, stage: str, position: str) -> str:
-        """Refuse as the real server, which takes the first character of the text for the first number."""
-        return self._broken(stage, f"could not convert string to float: {position[0]!r}")
+    def _save(self, subset: str, name: str) -> str:
+        stages = {axis: self.stages.position(axis) for axis in self._stage_axes()}
+        return self._bench.save(subset, name, stages)
 
-    def _keep_position(self, stage: str, mask: str) -> str:
-        """Store where the stage stands as the place of a mask."""
-        beam = self._beam(stage)
-        table = self.stages.tables[beam]
-        table[mask if mask in table else _refuse(mask)] = self.stages.place(beam)
-        return "ACK"
-
-    def _offset_masks(self, stage: str, dx: str, dy: str) -> str:
-        beam, by = self._beam(stage), (float(dx), float(dy))
-        if not all(map(math.isfinite, by)):
-            raise ValueError
-        table = self.stages.tables[beam]
-        table.update({name: (x + by[0], y + by[1]) for name, (x, y) in table.items()})
-        self.stages.apply()
-        return "ACK"
+    def _stage_axes(self) -> list[str]:
+        return [f"BM{axis}{beam}" for beam in self._optics.beams for axis in "XY"]
 
     def _axes(self, name: str) -> list[str]:
         """Return the axes that move when the device `name` moves."""
@@ -189,19 +194,24 @@ class VirtualMds:
     def device_names(self) -> list[str]:
         """Name what ESO commands act on: axes and stages of the phase masks, lamps."""
         stages = [f"{kind}{beam}" for beam in self._optics.beams for kind in ("BMX", "BMY", "phasemask")]
-        return [*stages, *_LAMPS]
+        return [*stages, *self._bench.axes(), *_LAMPS]
 
     def semaphore(self, device: str) -> str:
         """Name what devices share that do not move at the same time: the stage of a beam."""
-        return device if device in _LAMPS else device[-1]
+        return device[-1] if self._axes(device) else device
 
     def prepare(self, device: str, keyword: str, value: Any) -> Callable[[], None]:
         """Return what sets `device` up; `ValueError` for a keyword or value that it does not take."""
+        if device in self._bench.axes():
+            return self._bench.prepare(device, keyword, value)
         match keyword:
             case "ST" if device in _LAMPS and value in ("T", "F"):
                 return lambda: self._set_lamp(device, value == "T")
             case "NAME" if device.startswith("phasemask") and value in MASKS:
-                return lambda: self.stages.move_to_mask(self._beam(device), value)
+                return lambda: self.stages.move_to_mask(self._masks.beam(device), value)
+            case "NAME" if device.startswith("BM") and value in MASKS:
+                place = self.stages.tables[int(device[-1])][value]
+                return lambda: self.stages.move_to(device, place["XY".index(device[2])])
             case "ENC" | "ENCREL" if device.startswith("BM"):
                 um = _micrometres(device, value)
                 if keyword == "ENC":
@@ -209,7 +219,7 @@ class VirtualMds:
                 return lambda: self.stages.move_to(device, self.stages.position(device) + um)
         raise ValueError(
             f"{device}.{keyword}: found {value!r}, expected ST T or F of a lamp, "
-            f"NAME of a phase mask ({', '.join(MASKS)}), ENC or ENCREL of an axis in um"
+            f"NAME of a phase mask or one of its axes ({', '.join(MASKS)}), ENC or ENCREL of an axis in um"
         )
 
     def is_moving(self, device: str) -> bool:
@@ -217,8 +227,12 @@ class VirtualMds:
         return any(map(self.stages.is_moving, self._axes(device)))
 
     def encoder(self, device: str) -> float:
-        """Position of an axis [um]."""
-        return self.stages.position(device)
+        """Position of an axis [um], of one that the frames do not show in its own unit."""
+        return self._bench.position(device) if device in self._bench.axes() else self.stages.position(device)
+
+    def temperatures(self) -> list[float]:
+        """Temperatures of the bench [deg C]."""
+        return self._bench.temperatures()
 
     def halt(self, device: str) -> None:
         """Stop a device where it is."""
@@ -226,25 +240,25 @@ class VirtualMds:
             self.stages.stop(axis)
 
     def _state(self, name: str) -> str:
-        return self._known(name, "MOVING" if self.is_moving(name) else "READY")
+        shut = self._bench.state(name) if name in self._bench.axes() else ""
+        return self._known(name, f"{'MOVING' if self.is_moving(name) else 'READY'}{shut}")
 
     def _stop(self, name: str) -> str:
         self.halt(name)
         return self._known(name, "ACK")
 
     def _health(self) -> str:
-        axes = [f"BM{axis}{beam}" for beam in self._optics.beams for axis in "XY"]
+        motors = dict.fromkeys(self._stage_axes(), "LAC10A-T4A")
+        motors |= {axis: self._bench.motor_type(axis) for axis in self._bench.axes()}
         return json.dumps(
             [
-                {"axis": axis, "motor_type": "Zaber", "is_connected": True, "state": self._state(axis)}
-                for axis in axes
+                {"axis": axis, "motor_type": motor, "is_connected": True, "state": self._state(axis)}
+                for axis, motor in motors.items()
             ]
         )
 
     def _known(self, axis: str, reply: str) -> str:
-        stages = {f"phasemask{beam}" for beam in self._optics.beams}
-        axes = {f"BM{letter}{beam}" for letter in "XY" for beam in self._optics.beams}
-        if axis in axes or axis in self._lamps or axis in stages or _OTHER_AXES.fullmatch(axis):
+        if axis in self.device_names():
             return reply
         raise KeyError(axis)
 
@@ -259,15 +273,11 @@ class VirtualMds:
         return "ACK"
 
 
-def _refuse(name: str) -> str:
-    raise KeyError(name)
-
-
 def _micrometres(axis: str, value: Any) -> float:
     try:
         um = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         um = math.nan
-    if not abs(um) <= _MAX_UM:  # NaN neither
-        raise ValueError(f"{axis}: found {value!r}, expected a number from {-_MAX_UM:g} to {_MAX_UM:g} um")
+    if not abs(um) <= MAX_UM:  # NaN neither
+        raise ValueError(f"{axis}: found {value!r}, expected a number from {-MAX_UM:g} to {MAX_UM:g} um")
     return um

@@ -97,6 +97,12 @@ class VirtualStages:
         self.move_to(f"BMX{beam}", x)
         self.move_to(f"BMY{beam}", y)
 
+    def take_table(self, beam: int, table: Mapping[str, tuple[float, float]]) -> None:
+        """Have the masks of a beam at other places [um]; the stage stays where it is."""
+        with self._lock:
+            self.tables[beam] = {name: table[name] for name in MASKS}
+        self.apply()
+
     def move_out(self, beam: int) -> None:
         """Move the mask that is in the beam 200 um aside."""
         if self.mask(beam):

@@ -63,6 +63,14 @@ def test_quit_clears_the_mirrors_and_says_nothing(ask, instrument):
     assert not instrument.mirrors
 
 
+def test_quit_ends_the_frames_of_the_camera_and_says_nothing(instrument):
+    server = VirtualCamera(instrument)
+    assert server.answer(b"quit") is None
+    assert instrument.silent
+    server.answer(b"fetch")
+    assert not instrument.silent
+
+
 def test_frames_need_both_acquisition_and_split_mode(instrument):
     instrument.silent = True
     server = VirtualCamera(instrument)

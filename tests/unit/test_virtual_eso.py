@@ -44,6 +44,9 @@ class RecordedDevices:
     def encoder(self, device):
         return {"A": 1.5, "B": 2.5, "C": 3.5}[device]
 
+    def temperatures(self):
+        return [14.5, -2.25]
+
     def halt(self, device):
         self.halted.append(device)
         self.moving.discard(device)
@@ -150,6 +153,12 @@ def test_one_wrong_keyword_and_nothing_begins(ask, devices):
     content, _ = ask("setup", keyword("A", "ENC", 1), keyword("C", "ENC", 101))
     assert content == "ERROR: C: found 101"
     assert devices.begun == []
+
+
+def test_read_tells_the_temperatures(devices):
+    command = NOW.strftime('{"command":{"name":"read","time":"%Y-%m-%dT%H:%M:%S","parameters":[]}}')
+    reply = json.loads(EsoCommands(devices).answer(command + "\0", NOW)[:-1])["reply"]
+    assert (reply["content"], reply["parameters"]) == ("OK", [{"value": 14.5}, {"value": -2.25}])
 
 
 @pytest.mark.parametrize("terminator", ["\0", "\n", "x"])

@@ -8,15 +8,28 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import zmq
 
+from baldr_tango.configuration.runtime import load_runtime
+from baldr_tango.configuration.shipped import shipped_config
+from baldr_tango.simulator.quirks import Quirks
 from legacy_zmq.instrument import ControlServers
 from legacy_zmq.virtual_mds import MASKS, VirtualMds
 from tests.virtual_controls import RecordedInstrument
 
+if TYPE_CHECKING:
+    from baldr_tango.simulator.instrument import VirtualInstrument
+
 Ask = Callable[[str], str]
+
+
+class Configured(RecordedInstrument):
+    """With habits, none of which is switched on."""
+
+    quirks = Quirks()
 
 
 @pytest.fixture
@@ -89,6 +102,14 @@ def test_over_the_wire_a_table_goes_to_a_file_and_comes_back(
     ask("fpm_movetomask phasemask2 J1")
     assert place(ask, 2) == table["J1"]
     assert written(ask, 1) == []
+
+
+def test_files_are_in_the_state_directory(tmp_path: Path) -> None:
+    """The servers are not started: nobody listens at the endpoints of the runtime file."""
+    config = load_runtime(shipped_config("baldr.toml"), state=tmp_path)
+    servers = ControlServers.of(cast("VirtualInstrument", Configured()), config)
+    reply = servers.mds_model.answer(b"fpm_getsavepath phasemask1")
+    assert reply.decode() == f"{tmp_path}/phasemask_positions\n"
 
 
 def test_a_file_of_the_instrument_is_taken(ask: Ask, instrument: RecordedInstrument, tmp_path: Path) -> None:

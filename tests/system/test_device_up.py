@@ -212,8 +212,10 @@ def test_a_virtual_instrument_that_dies_is_started_again_and_the_beam_goes_on(
         instrument = next(child for child in children if "devices.simulator_server" in child.cmdline())
         instrument.kill()
         wait_for(lambda: "it is started again" in output.read_text(), "word of its end", LONG_S)
-        wait_for(lambda: frame_rates()[-1] == 0.0, "a beam without frames", LONG_S)
-        wait_for(lambda: frame_rates()[-1] > 100.0, "frames of the new instrument", LONG_S)
+        server_log = state / "log" / "server.log"
+        wait_for(lambda: "opening the streams again" in server_log.read_text(), "new streams", LONG_S)
+        shown = len(frame_rates())
+        wait_for(lambda: frame_rates()[-1] > 100.0 and len(frame_rates()) > shown + 1, "new frames", LONG_S)
         assert process.poll() is None, output.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG_S) == 0, output.read_text()

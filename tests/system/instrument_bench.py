@@ -87,6 +87,7 @@ class InstrumentBench:
             "endpoints": {"camera": camera, "mds": mds},
             "calibration": {"file": str(self.directory / "calibration_{beam}.toml")},
             "loop": {"ring_frames": 256},
+            "limits": {"frozen_frames": 0},  # the cameras of these tests show a still picture
             "realtime": {"priority": 0, "lock_memory": False},
             "telemetry": {"min_free_mb": 1.0},
         }

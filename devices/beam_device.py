@@ -10,19 +10,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from tango import AutoTangoAllowThreads, DevState
-from tango.server import Device
 
-from baldr_tango import __version__
 from baldr_tango.commands import COMMANDS
 from baldr_tango.errors import BaldrError, StateError
-from baldr_tango.interface import VALUES, Command, Value
+from baldr_tango.interface import VALUES, Command
 from devices import logs
-from devices.attributes import attribute_members, neutral, on_the_wire
+from devices.attributes import attribute_members, neutral
 from devices.callers import caller
 from devices.commands import arguments_of, command_members
 from devices.failures import describe, raise_failure
 from devices.properties import beam_number, beam_settings, property_members
-from devices.publisher import Publisher
+from devices.publishing import PublishingDevice
 from devices.service import BeamService
 from devices.states import rule_for
 from devices.text import tango_text
@@ -35,7 +33,7 @@ PUBLISHER_STOP_S: Final = 4.0
 """Longer than Tango's own limit of 3.2 s for an event that waits for the device."""
 
 
-class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
+class BaldrBeam(PublishingDevice, _Members):  # type: ignore[misc, valid-type]
     """One Baldr beam: Zernike wavefront sensor, real-time controller and deformable mirror."""
 
     DEVICE_CLASS_DESCRIPTION = "Real-time adaptive-optics controller of one beam of ASGARD/Baldr"
@@ -45,10 +43,6 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
     """Devices of this process whose beam was not ended by the command ``exit``."""
 
     _service: BeamService | None = None
-    _publisher: Publisher | None = None
-    _bridge: logs.TangoStream | None = None
-    _log: logging.Logger = logging.getLogger(logs.ROOT)
-    _failure: str = ""
     _closing: threading.Lock
 
     def init_device(self) -> None:
@@ -59,8 +53,7 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
         self._at_work.add(self.get_name())
         try:
             super().init_device()
-            self._declare_state_events()
-            self.add_version_info("BaldrTango.Version", __version__)
+            self._declare()
             self._attach_log()
             self._build()
         except Exception as error:
@@ -68,14 +61,7 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             self._log.error(
                 "%s: %s", self.get_name(), self._failure, exc_info=not isinstance(error, BaldrError)
             )
-        self._publisher = Publisher(self, self.read_values, self.state_and_status, self._log)
-        self._publisher.start()
-
-    def _declare_state_events(self) -> None:
-        for name in ("State", "Status"):
-            self.set_change_event(name, True, False)
-            self.set_archive_event(name, True, False)
-            self.set_alarm_event(name, True, False)
+        self._publish(VALUES)
 
     def _attach_log(self) -> None:
         number = beam_number(self.get_name(), self.Beam)
@@ -105,9 +91,7 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             # Another client's Init may have come in meanwhile.
             if self._publisher is None and self._service is None:
                 break
-        if self._bridge is not None:
-            logs.detach(self._log, self._bridge)
-            self._bridge = None
+        self._detach_log()
         self._at_work.discard(self.get_name())
         super().delete_device()
 
@@ -122,21 +106,6 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
         rule = rule_for(state.rtc, alarm=bool(state.alarm), closed=bool(state.lo or state.ho))
         return rule.state, tango_text(f"{rule.state}: {rule.meaning}\n{state.message}")
 
-    def dev_state(self) -> DevState:
-        """Answer a client: the state is never older than the question."""
-        return self._answer_client()[0]
-
-    def dev_status(self) -> str:
-        """Answer a client: the text that belongs to the state."""
-        return self._answer_client()[1]
-
-    def _answer_client(self) -> tuple[DevState, str]:
-        shown = self.state_and_status()
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.notice_state_read(shown)
-        return shown
-
     def read_values(self, names: Iterable[str]) -> Mapping[str, Any]:
         """Return the current values of the named ones; zero or empty while there is no beam."""
         service = self._service
@@ -144,14 +113,6 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             return service.beam.read(names)
         absent = {value.name: neutral(value) for value in VALUES}
         return {**{name: absent[name] for name in names}, "fault_reason": self._failure}
-
-    def read_value(self, value: Value) -> Any:
-        """Return the current value of one attribute, for a client."""
-        ready = on_the_wire(value, self.read_values([value.name])[value.name])
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.notice_read(value.name, ready)
-        return ready
 
     def run_command(self, entry: Command, given: Any) -> Any:
         """Run a command through the one door, on behalf of the client that is calling."""
@@ -168,11 +129,6 @@ class BaldrBeam(Device, _Members):  # type: ignore[misc, valid-type]
             raise_failure(error, f"{entry.tango_name} of {self.get_name()}")
         finally:
             self._wake()
-
-    def _wake(self) -> None:
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.wake()
 
     def _leave(self) -> None:
         """End this beam after ``exit``, in the beam's thread for that; the process ends with its last one."""

@@ -14,14 +14,13 @@ from typing import Any, Final
 
 import tango
 from tango import AutoTangoAllowThreads, CmdArgType, DevState
-from tango.server import Device, command, device_property
+from tango.server import command, device_property
 
-from baldr_tango import __version__
 from baldr_tango.configuration.runtime import load_runtime, shipped_config
 from baldr_tango.errors import BackendError, BaldrError, ConfigError, StateError
-from baldr_tango.interface import Command, Value
+from baldr_tango.interface import Command
 from devices import logs
-from devices.attributes import attribute_members, on_the_wire
+from devices.attributes import attribute_members
 from devices.beam_link import BeamLink, ask
 from devices.callers import caller
 from devices.cli.beams import BeamClient, Report
@@ -37,7 +36,7 @@ from devices.instrument_commands import (
 from devices.instrument_states import rule_for_beams
 from devices.instrument_values import INSTRUMENT_VALUES, LISTED, MOST_BEAMS, collect
 from devices.own_address import full_name
-from devices.publisher import Publisher
+from devices.publishing import PublishingDevice
 from devices.text import json_text, tango_text
 
 TIMEOUT_RANGE_MS: Final = (100, 2400)
@@ -75,17 +74,14 @@ _Members = type(
 """Properties, attributes and commands, derived from the product's tables."""
 
 
-class BaldrInstrument(Device, _Members):  # type: ignore[misc, valid-type]
+class BaldrInstrument(PublishingDevice, _Members):  # type: ignore[misc, valid-type]
     """All Baldr beams of the instrument: one command, one state, lists of values in beam order."""
 
     DEVICE_CLASS_DESCRIPTION = "All beams of ASGARD/Baldr as one device"
     DEVICE_CLASS_INITIAL_STATE = DevState.INIT
 
     _links: Mapping[int, BeamLink] = {}
-    _publisher: Publisher | None = None
-    _bridge: logs.TangoStream | None = None
     _log: logging.Logger = logging.getLogger(f"{logs.ROOT}.instrument")
-    _failure: str = ""
     _timeout_s: float = 2.0
     _closing: threading.Lock
 
@@ -96,21 +92,14 @@ class BaldrInstrument(Device, _Members):  # type: ignore[misc, valid-type]
             self._closing = threading.Lock()
         try:
             super().init_device()
-            for name in ("State", "Status"):
-                self.set_change_event(name, True, False)
-                self.set_archive_event(name, True, False)
-                self.set_alarm_event(name, True, False)
-            self.add_version_info("BaldrTango.Version", __version__)
+            self._declare()
             self._bridge = logs.attach(self._log, self)
             self._build()
         except Exception as error:
             self._failure = describe(error)
             known = isinstance(error, BaldrError)
             self._log.error("%s: %s", self.get_name(), self._failure, exc_info=not known)
-        self._publisher = Publisher(
-            self, self.read_values, self.state_and_status, self._log, INSTRUMENT_VALUES
-        )
-        self._publisher.start()
+        self._publish(INSTRUMENT_VALUES)
 
     def _build(self) -> None:
         low, high = TIMEOUT_RANGE_MS
@@ -152,9 +141,7 @@ class BaldrInstrument(Device, _Members):  # type: ignore[misc, valid-type]
             # Another client's Init may have come in meanwhile.
             if self._publisher is None and not self._links:
                 break
-        if self._bridge is not None:
-            logs.detach(self._log, self._bridge)
-            self._bridge = None
+        self._detach_log()
         super().delete_device()
 
     @command(
@@ -209,38 +196,10 @@ class BaldrInstrument(Device, _Members):  # type: ignore[misc, valid-type]
         lines = [f"{rule.state}: {rule.meaning}", *map(status_line, reports)]
         return rule.state, tango_text("\n".join(lines))
 
-    def dev_state(self) -> DevState:
-        """Answer a client."""
-        return self._answer_client()[0]
-
-    def dev_status(self) -> str:
-        """Answer a client: the text that belongs to the state."""
-        return self._answer_client()[1]
-
-    def _answer_client(self) -> tuple[DevState, str]:
-        shown = self.state_and_status()
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.notice_state_read(shown)
-        return shown
-
     def read_values(self, names: Iterable[str]) -> Mapping[str, Any]:
         """Return the values of the named attributes, from the last look at each beam."""
         values = collect(self._reports())
         return {name: values[name] for name in names}
-
-    def read_value(self, value: Value) -> Any:
-        """Return the value of one attribute, for a client."""
-        ready = on_the_wire(value, self.read_values([value.name])[value.name])
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.notice_read(value.name, ready)
-        return ready
-
-    def _wake(self) -> None:
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.wake()
 
 
 def _connect(beam: int, device: str, timeout_ms: int) -> BeamClient:

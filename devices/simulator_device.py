@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from tango import AttrQuality, AutoTangoAllowThreads, DevState
-from tango.server import Device, attribute, device_property
+from tango.server import attribute, device_property
 
-from baldr_tango import __version__
 from baldr_tango.configuration.runtime import load_runtime, shipped_config
 from baldr_tango.errors import BaldrError, StateError
-from baldr_tango.interface import Value
 from baldr_tango.simulator.instrument import VirtualInstrument
 from devices import logs
-from devices.attributes import attribute_options, neutral, on_the_wire
+from devices.attributes import attribute_options, neutral
 from devices.failures import describe, raise_failure
 from devices.placement import cpus_from_environment
-from devices.publisher import Publisher
+from devices.publishing import PublishingDevice
 from devices.simulator_values import ENTRIES, Entry, Source
 from devices.text import tango_text
 from legacy_zmq.instrument import ControlServers
@@ -52,7 +50,7 @@ def _member(entry: Entry) -> attribute:
 _Members = type("_Members", (), {f"_value_{name}": _member(entry) for name, entry in ENTRIES.items()})
 
 
-class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
+class BaldrSimulator(PublishingDevice, _Members):  # type: ignore[misc, valid-type]
     """Virtual instrument of all beams, with its camera server, MDS and DM server."""
 
     DEVICE_CLASS_DESCRIPTION = "Virtual instrument of ASGARD/Baldr: cameras, mirrors, turbulence and servers"
@@ -74,28 +72,19 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
     _ending: threading.Event = threading.Event()
     """Of the newest starter: set when its work is not wanted any more."""
     _handing_over: ClassVar[threading.Lock] = threading.Lock()
-    _publisher: Publisher | None = None
-    _bridge: logs.TangoStream | None = None
-    _failure: str = ""
     _log: logging.Logger = logging.getLogger(f"{logs.ROOT}.simulator")
 
     def init_device(self) -> None:
         """Begin to start everything; a failure is the state FAULT and its reason."""
         super().init_device()
         self._failure = ""
-        for name in ("State", "Status"):
-            self.set_change_event(name, True, False)
-            self.set_archive_event(name, True, False)
-            self.set_alarm_event(name, True, False)
-        self.add_version_info("BaldrTango.Version", __version__)
+        self._declare()
         self._bridge = logs.attach(self._log, self)
         # It may have to be compiled first: clients see INIT meanwhile.
         self._ending = threading.Event()
         self._starter = threading.Thread(target=self._begin, args=[self._ending], name=_STARTER, daemon=True)
         self._starter.start()
-        values = [entry.value for entry in ENTRIES.values()]
-        self._publisher = Publisher(self, self.read_values, self.state_and_status, self._log, values)
-        self._publisher.start()
+        self._publish([entry.value for entry in ENTRIES.values()])
 
     def _begin(self, ending: threading.Event) -> None:
         try:
@@ -154,9 +143,7 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
                 stack, self._stack = self._stack, None
             if stack is not None:
                 stack.close()
-        if self._bridge is not None:
-            logs.detach(self._log, self._bridge)
-            self._bridge = None
+        self._detach_log()
         super().delete_device()
 
     def state_and_status(self) -> tuple[DevState, str]:
@@ -172,26 +159,10 @@ class BaldrSimulator(Device, _Members):  # type: ignore[misc, valid-type]
             return DevState.STANDBY, "STANDBY: no frames; the mirrors are served"
         return DevState.RUNNING, f"RUNNING: frames at {source.instrument.rate_hz:g} Hz"
 
-    def dev_state(self) -> DevState:
-        """Answer a client: the state is never older than the question."""
-        return self.state_and_status()[0]
-
-    def dev_status(self) -> str:
-        """Answer a client: the text that belongs to the state."""
-        return self.state_and_status()[1]
-
     def read_values(self, names: Iterable[str]) -> Mapping[str, Any]:
         """Return the current values of the named ones; None for those that there are not."""
         source = self._source
         return {name: None if source is None else ENTRIES[name].get(source) for name in names}
-
-    def read_value(self, value: Value) -> Any:
-        """Return the current value of one attribute, for a client."""
-        ready = on_the_wire(value, self.read_values([value.name])[value.name])
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.notice_read(value.name, ready)
-        return ready
 
     def write_value(self, entry: Entry, given: Any) -> None:
         """Set one value, on behalf of a client."""

@@ -52,28 +52,35 @@ def idle(bench):
 def test_each_frame_is_taken_once_under_its_own_number(mode, count_first, rng):
     with running(mode) as bench:
         frames = [random_frame(bench.parameters, rng) for _ in range(60)]
+        before = bench.counter(d.TIMEOUTS)
         for number, frame in enumerate(frames):
             bench.post(frame, count_first=count_first)
             wait_for(lambda number=number: bench.records > number, 20.0, f"frame {number}")
+        held_up = bench.counter(d.TIMEOUTS) - before
         idle(bench)
         np.testing.assert_array_equal(numbers(bench), np.arange(1, 61))
         recorded = bench.loop.arrays.ring.fields["img"][:60]
         np.testing.assert_array_equal(recorded, [frame.ravel() for frame in frames])
-        for counter in (d.LOST, d.STALE, d.TORN, d.READ_ERRORS, d.CAMERA_RESTARTS):
+        for counter in (d.LOST, d.TORN, d.READ_ERRORS, d.CAMERA_RESTARTS):
             assert bench.counter(counter) == 0, counter
+        # A busy machine may stop the camera between post and count for longer than the loop waits.
+        assert bench.counter(d.STALE) <= held_up
 
 
 @pytest.mark.parametrize("count_first", [True, False])
 @pytest.mark.parametrize("mode", BY_COUNT)
 def test_frames_at_full_speed_are_recorded_or_counted_as_lost(mode, count_first, rng):
     with running(mode) as bench:
-        for frame in [random_frame(bench.parameters, rng) for _ in range(200)]:
+        frames = [random_frame(bench.parameters, rng) for _ in range(200)]
+        before = bench.counter(d.TIMEOUTS)
+        for frame in frames:
             bench.post(frame, count_first=count_first)
+        held_up = bench.counter(d.TIMEOUTS) - before
         idle(bench)
         assert bench.counter(d.FRAMES) + bench.counter(d.LOST) == 200
         assert int(numbers(bench)[-1]) == 200
         assert np.all(np.diff(numbers(bench)) >= 1), "a frame was taken twice"
-        assert bench.counter(d.STALE) == 0
+        assert bench.counter(d.STALE) <= held_up
 
 
 @pytest.mark.parametrize("mode", BY_COUNT)

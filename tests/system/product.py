@@ -65,7 +65,7 @@ class Product:
 
 @contextmanager
 def running_product(
-    state: Path, beams: tuple[int, ...] = (1, 2), rate_hz: float = 500.0, mask: str = "H3"
+    state: Path, beams: tuple[int, ...] = (1, 2), rate_hz: float = 1000.0, mask: str = "H3"
 ) -> Iterator[Product]:
     """Start a deployment that meets nothing else on this computer; stop it at the end."""
     plain = RuntimeConfig(

@@ -90,7 +90,7 @@ def test_commander_and_tango_see_and_move_the_same_beam(product: Product) -> Non
         assert "error" in json.loads(commander.ask("__ping__"))
         reply = json.loads(commander.ask('send_cam_command "fps raw"'))
         assert reply["ok"] is True
-        assert "500" in reply["reply"]
+        assert "1000" in reply["reply"]
 
 
 def test_kill_9_loses_nothing_that_was_flushed(product: Product) -> None:

@@ -148,6 +148,6 @@ def _reply_row(what: str, seen: Seen, hammering: Seen) -> Row:
         },
         "one client per beam that asks every 20 ms beside those that hammer, before them by its priority as"
         " if it had a computer of its own; a reply missed by any client makes the row infinite.",
-        "all requests pass through one Python interpreter, about 0.4 ms each with the hand-over of its lock: what"
-        " comes when 24 others wait already waits some 10 ms in the mean. None waits for ever.",
+        "all requests pass through one Python interpreter, about 0.4 ms each with the hand-over of its lock:"
+        " what comes while 24 others wait takes some 10 ms in the mean.",
     )

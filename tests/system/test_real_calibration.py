@@ -21,7 +21,7 @@ from tests.real_data import FILES, needs_real_data
 pytestmark = [pytest.mark.system, *needs_real_data]
 
 NOBODY = "tcp://127.0.0.1:9"
-FRAMES = 1500
+FRAMES = 500
 """Frames that an average is taken over: far more than the noise needs."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from baldr_tango.beam.automation import CLOSE, OPEN, Memory, Reading, Rules, Smoother, decide
-from baldr_tango.configuration.settings import AutomationSettings
+from baldr_tango.configuration.settings import AutomationSettings, LimitSettings
 from baldr_tango.errors import RequestError
 from baldr_tango.names import LoopState
 from tests.beam_bench import BeamBench
@@ -118,7 +118,7 @@ def test_smoothing_has_its_time_constant_and_begins_anew_with_the_loops() -> Non
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[BeamBench]:
     settings = AutomationSettings(dwell_close_s=0.3, dwell_open_s=0.3, smooth_s=0.0)
-    with BeamBench(tmp_path, automation=settings) as bench:
+    with BeamBench(tmp_path, automation=settings, limits=LimitSettings(runaway=0)) as bench:
         yield bench
 
 

@@ -58,10 +58,14 @@ def test_each_frame_is_taken_once_under_its_own_number(mode, count_first, rng):
             wait_for(lambda number=number: bench.records > number, 20.0, f"frame {number}")
         held_up = bench.counter(d.TIMEOUTS) - before
         idle(bench)
-        np.testing.assert_array_equal(numbers(bench), np.arange(1, 61))
+        # The count of the very first frame is waited for only briefly: a camera held up there is one behind.
+        behind = 1 - int(numbers(bench)[0])
+        assert behind == 0 or (behind == 1 and not count_first)
+        np.testing.assert_array_equal(numbers(bench)[1:], np.arange(2, 61))
+        assert bench.counter(d.LOST) == behind
         recorded = bench.loop.arrays.ring.fields["img"][:60]
         np.testing.assert_array_equal(recorded, [frame.ravel() for frame in frames])
-        for counter in (d.LOST, d.TORN, d.READ_ERRORS, d.CAMERA_RESTARTS):
+        for counter in (d.TORN, d.READ_ERRORS, d.CAMERA_RESTARTS):
             assert bench.counter(counter) == 0, counter
         # A busy machine may stop the camera between post and count for longer than the loop waits.
         assert bench.counter(d.STALE) <= held_up

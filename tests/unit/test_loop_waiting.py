@@ -68,9 +68,7 @@ def test_each_frame_is_taken_once_under_its_own_number(mode, count_first, rng):
         for counter in (d.TORN, d.READ_ERRORS, d.CAMERA_RESTARTS):
             assert bench.counter(counter) == 0, counter
         # A busy machine may stop the camera between post and count for longer than the loop waits.
-        # Whose post is whose is told by counting them: at this speed, seldom wrongly by one.
-        doubtful = 2
-        assert bench.counter(d.STALE) <= held_up + bench.counter(d.TORN) + bench.counter(d.LOST) + doubtful
+        assert bench.counter(d.STALE) <= held_up
 
 
 @pytest.mark.parametrize("count_first", [True, False])
@@ -86,7 +84,8 @@ def test_frames_at_full_speed_are_recorded_or_counted_as_lost(mode, count_first,
         assert bench.counter(d.FRAMES) + bench.counter(d.LOST) == 200
         assert int(numbers(bench)[-1]) == 200
         assert np.all(np.diff(numbers(bench)) >= 1), "a frame was taken twice"
-        assert bench.counter(d.STALE) <= held_up
+        # A post is in vain, too, when its frame is torn or overwritten before it can be read.
+        assert bench.counter(d.STALE) <= held_up + bench.counter(d.TORN) + bench.counter(d.LOST)
 
 
 @pytest.mark.parametrize("mode", BY_COUNT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,15 +41,21 @@ def shared_cpu(config: RuntimeConfig, allowed: Iterable[int], is_permitted: bool
     return (cpus[-1],) if is_small and is_permitted and may_share else ()
 
 
-def may_run_real_time(priority: int) -> bool:
-    """True when this process may give its threads that SCHED_FIFO priority; nothing is left changed."""
-    policy, before = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except (OSError, ValueError):
-        return False
-    os.sched_setscheduler(0, policy, before)
-    return True
+def refusal_of_priority(priority: int) -> str:
+    """Try to get a real-time priority in a thread that ends at once; return why it failed, or nothing."""
+    said: list[str] = []
+
+    def attempt() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except OSError as error:
+            said.append(error.strerror or str(error))
+
+    if priority > 0:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    return said[0] if said else ""
 
 
 def cpus_from_environment() -> tuple[int, ...]:

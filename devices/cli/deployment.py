@@ -19,7 +19,7 @@ from devices.cli.beams import BeamClient, clients
 from devices.cli.compile import is_compiled
 from devices.database import DEFAULT_PORT, EmbeddedDatabase, open_database, port_is_free, register_devices
 from devices.failures import describe
-from devices.placement import VARIABLE, may_run_real_time, shared_cpu
+from devices.placement import VARIABLE, refusal_of_priority, shared_cpu
 from devices.processes import ChildProcess, Deadline, python_module
 from devices.server import DEVICE_CLASS, INSTRUMENT_CLASS, SERVER, instrument_device
 
@@ -202,7 +202,7 @@ class Deployment:
     def _place(self) -> None:
         """Choose where the loops run beside the virtual camera, unless the runtime file says it."""
         allowed, priority = os.sched_getaffinity(0), self.config.realtime.priority
-        self.cpus = shared_cpu(self.config, allowed, may_run_real_time(priority))
+        self.cpus = shared_cpu(self.config, allowed, not refusal_of_priority(priority))
         if self.cpus != self.config.realtime.cpus:
             self._say(f"loops and virtual camera: CPU {self.cpus[0]}, together (realtime.cpus is empty)")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import threading
 import time
 from pathlib import Path
 
 from baldr_tango.configuration.runtime import RuntimeConfig
 from devices.doctor import leftovers, memory, permissions, place, processors, software
 from devices.doctor.finding import Finding, advice, ok, problem
+from devices.placement import refusal_of_priority
 
 ROOT = Path("/")
 
@@ -54,23 +54,6 @@ def examine(config: RuntimeConfig, seconds: float) -> list[Finding]:
 def fastest_hz(config: RuntimeConfig) -> float:
     """Highest frame rate that the configuration names; 1 kHz when it names none."""
     return max((config.for_beam(beam).loop.frame_rate_hz for beam in config.beams), default=0.0) or 1000.0
-
-
-def refusal_of_priority(priority: int) -> str:
-    """Try to get a real-time priority in a thread that ends at once; return why it failed, or nothing."""
-    said: list[str] = []
-
-    def attempt() -> None:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-        except OSError as error:
-            said.append(error.strerror or str(error))
-
-    if priority > 0:
-        thread = threading.Thread(target=attempt)
-        thread.start()
-        thread.join()
-    return said[0] if said else ""
 
 
 def stalls(seconds: float, period_ms: float) -> Finding:

@@ -44,10 +44,12 @@ def take_posts(state: Any, io: Any) -> None:
     owed = counters[d.POSTS_OWED] + (frames if frames >= 0 else 1)
     while owed > 0 and sem_trywait(io.handles[d.CAMERA_SEMAPHORE]):
         owed -= 1
-    if owed < 0:
-        counters[d.STALE] -= owed
+    # Right after a frame, a post too many may be that of the next one, whose count is still to come.
+    early = 1 if frames > 0 else 0
+    if owed < -early:
+        counters[d.STALE] -= owed + early
     # At most the newest frame's post is still to come: others have been dropped, or taken by somebody else.
-    counters[d.POSTS_OWED] = min(max(owed, 0), 1)
+    counters[d.POSTS_OWED] = min(max(owed, -early), 1)
 
 
 @part_of_kernel

@@ -1,4 +1,4 @@
-"""Where the loops run when the virtual camera shares their machine."""
+"""Where the loops run when the virtual camera shares their machine, and where all the rest does."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def shared_cpu(config: RuntimeConfig, allowed: Iterable[int], is_permitted: bool
     may_share = config.realtime.priority > 0 and config.realtime.waiting == "semaphore"
     is_small = 1 < len(cpus) < len(config.beams) + 2
     return (cpus[-1],) if is_small and is_permitted and may_share else ()
+
+
+def server_cpus(config: RuntimeConfig, allowed: Iterable[int], loop_cpus: Iterable[int]) -> tuple[int, ...]:
+    """CPUs of the device server beside its loops; empty: leave it to the scheduler.
+
+    Python runs one thread at a time. On several CPUs, handing the interpreter from one to the next costs
+    more than most requests: two dozen busy clients get a fifth of the replies that one CPU gives them.
+
+    Parameters
+    ----------
+    allowed : CPUs that this process may use.
+    loop_cpus : those of its loops; empty: any.
+
+    Returns
+    -------
+    what the runtime file says, if it says something; else one CPU without loops, if there is one, and not
+    the first, where most interrupts arrive, if there is another.
+    """
+    if config.instrument.server_cpus:
+        return config.instrument.server_cpus
+    cpus = sorted(allowed)
+    if len(cpus) < 2:
+        return ()
+    without_loops = [cpu for cpu in cpus if cpu not in set(loop_cpus)]
+    if not without_loops:
+        return ()
+    return (without_loops[1] if len(without_loops) > 1 else without_loops[0],)
 
 
 def refusal_of_priority(priority: int) -> str:

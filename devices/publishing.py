@@ -44,6 +44,12 @@ class PublishingDevice(Device):
             publisher.notice_read(value.name, ready)
         return ready
 
+    def always_executed_hook(self) -> None:
+        """Do nothing before a request; Tango's own empty hook would hand the interpreter over for it."""
+
+    def read_attr_hardware(self, attributes: list[int]) -> None:
+        """Do nothing before attributes are read; see `always_executed_hook`."""
+
     def dev_state(self) -> DevState:
         """Answer a client: the state is never older than the question."""
         return self._answer_client()[0]

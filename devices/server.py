@@ -15,6 +15,7 @@ from typing import Final
 
 from baldr_tango.configuration.runtime import RuntimeConfig, load_runtime, shipped_config
 from baldr_tango.errors import BaldrError, ConfigError
+from devices.placement import cpus_from_environment, server_cpus
 
 SERVER: Final = "BaldrRTC"
 """Name of the Tango server and of its console script: a Starter runs the one by the other."""
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from devices import logs
     from devices.beam_device import BaldrBeam
     from devices.instrument_device import BaldrInstrument
+    from devices.interpreter import frame_memory
     from devices.processes import end_at_once
 
     if any(option.startswith("-v") for option in given):
@@ -44,11 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         logs.log_to_console()
     go_before_others(logging.getLogger(logs.ROOT))
+    _gather(logging.getLogger(logs.ROOT))
+    frame_memory.install()
     collector.take_over()
     run(tuple(filter(partial(_is_served, given), (BaldrBeam, BaldrInstrument))), args=[SERVER, *given])
     if any(thread.name.startswith(("rtc-", "start-")) for thread in threading.enumerate()):
         end_at_once()
     logging.getLogger(logs.ROOT).info("server ended")
+
+
+def _gather(log: logging.Logger) -> None:
+    """Choose the CPUs of all threads that are not real-time."""
+    from baldr_tango.rtc.scheduling import gather_on, usable_cpus
+
+    try:
+        config = load_runtime(os.environ.get("BALDR_CONFIG") or shipped_config())
+        named = [config.realtime.cpus, *(config.for_beam(beam).realtime.cpus for beam in config.beams)]
+        loops = cpus_from_environment() or tuple(chain.from_iterable(named))
+    except BaldrError as error:
+        log.warning("the CPUs of the server are left to the scheduler: %s", error)
+        return
+    cpus = server_cpus(config, usable_cpus(), loops)
+    if cpus and gather_on(cpus, log):
+        log.info("all but the loops runs on CPU %s (instrument.server_cpus)", ", ".join(map(str, cpus)))
 
 
 def _is_served(given: Sequence[str], device_class: type) -> bool:

@@ -37,6 +37,7 @@ _PADDING: Final = " \t\r\n\0"
 _NAME: Final = re.compile(r"[A-Za-z_]\w{0,127}", re.ASCII)
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _MAX_INT_DIGITS: Final = 20
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
 _GRAMMAR: Final = 'a command name, then JSON values: cmd, cmd 2,3, cmd [2,3], cmd {"key": 1} or cmd "text"'
 
 
@@ -97,16 +98,17 @@ def encode(value: Any) -> str:
 
     Raises `TypeError` for a value that JSON cannot express.
     """
-    text = json.dumps(
-        to_json(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False
-    )
+    text = _ENCODER.encode(to_json(value))
     # A file name that is not UTF-8 arrives as lone surrogates, which no reply may carry.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def to_json(value: Any) -> Json:
     """Convert a value to plain JSON types; non-finite numbers become None."""
-    if value is None or isinstance(value, bool):
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if value is None or kind is str or kind is int or kind is bool:
         return value
     if isinstance(value, enum.Enum):
         return to_json(value.value)

@@ -165,9 +165,12 @@ class ReplyServer:
         poller.register(self._mailbox.fileno(), zmq.POLLIN)
         while not self._stopping.is_set():
             try:
-                poller.poll()
-                self._send_finished(socket)
-                self._receive(socket)
+                ready = dict(poller.poll())
+                # What need not be done is left out: each call hands the interpreter over to other threads.
+                if self._mailbox.fileno() in ready:
+                    self._send_finished(socket)
+                if socket in ready:
+                    self._receive(socket)
             except Exception:
                 log.exception("%s: error in the server's thread; it goes on", self.name)
                 self._stopping.wait(0.05)

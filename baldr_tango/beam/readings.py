@@ -16,19 +16,44 @@ from baldr_tango.kernels import loop_data as d
 from baldr_tango.names import SERVO_RUN, SERVO_STOP, RtcState
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from baldr_tango.beam.beam import Beam
+    from baldr_tango.beam.state import BeamState
+    from baldr_tango.telemetry.writer import TelemetryStatus
 
 
 class Moment:
-    """A beam at one moment: everything is looked up at most once per reading."""
+    """A beam at one moment: everything is looked up when it is needed, and at most once per reading."""
 
     def __init__(self, beam: Beam) -> None:
         self.beam = beam
         self.loop = beam.loop
-        self.state = beam.state()
         self.figures: Figures = beam.figures
-        self.telemetry = beam.telemetry_status()
-        self.counters = self.loop.counters if self.loop else np.zeros(d.N_COUNTERS, dtype=np.int64)
+        self._state: BeamState | None = None
+        self._telemetry: TelemetryStatus | None = None
+        self._counters: NDArray[np.int64] | None = None
+
+    @property
+    def state(self) -> BeamState:
+        """What the beam is doing."""
+        if self._state is None:
+            self._state = self.beam.state()
+        return self._state
+
+    @property
+    def telemetry(self) -> TelemetryStatus:
+        """What the telemetry thread is doing."""
+        if self._telemetry is None:
+            self._telemetry = self.beam.telemetry_status()
+        return self._telemetry
+
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """Counters of the loop (N_COUNTERS,); zeros without a configuration."""
+        if self._counters is None:
+            self._counters = self.loop.counters if self.loop else np.zeros(d.N_COUNTERS, dtype=np.int64)
+        return self._counters
 
     def newest(self, field: str) -> Any:
         """Newest value of a telemetry field; empty without a configuration."""

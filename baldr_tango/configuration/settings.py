@@ -23,6 +23,12 @@ class InstrumentSettings:
     state: Path = key(
         Path("~/.local/state/baldr"), "Directory of everything that is written; {state} in other paths."
     )
+    server_cpus: tuple[int, ...] = key(
+        (),
+        "CPUs of all that the device server does beside its loops; empty: one that no loop uses.",
+        minimum=0,
+        maximum=4095,
+    )
 
 
 @dataclass(frozen=True)

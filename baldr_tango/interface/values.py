@@ -7,6 +7,7 @@ the manual's tables are derived from this list.
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -601,6 +602,7 @@ VALUES: Final[tuple[Value, ...]] = (
 )
 
 
+@functools.cache
 def status_names() -> tuple[str, ...]:
     """The 15 status keys in the commander's order."""
     return tuple(value.name for value in VALUES if value.status_key)

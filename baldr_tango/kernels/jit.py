@@ -108,3 +108,9 @@ part_of_kernel: Any = numba.njit(inline="always")
 Groups have hundreds of members for the compiler. Handing them from function to function costs more than
 the work itself: microseconds per frame, minutes of compilation. Such parts are pasted into their caller.
 """
+
+
+def c_function(signature: Any) -> Any:
+    """Compile a function that C calls by its address, with arguments of the given types; cached on disk."""
+    compiled: Any = numba.cfunc
+    return compiled(signature, cache=_IS_KEPT, error_model="numpy", _nrt=False)

@@ -35,7 +35,7 @@ from baldr_tango.rtc.private_streams import (
     stream_scratch,
     stream_table,
 )
-from baldr_tango.rtc.scheduling import real_time
+from baldr_tango.rtc.scheduling import real_time, usable_cpus
 from baldr_tango.rtc.stalls import StallReport, StallWatch, compile_probe
 from baldr_tango.rtc.waiting import spinning_loops
 from baldr_tango.telemetry.memory import refusal
@@ -272,5 +272,5 @@ def camera_cpus(loop_cpus: tuple[int, ...]) -> tuple[int, ...]:
     """CPUs from which frames are posted: not those of the loop, where there are others, as a camera does."""
     if not loop_cpus:
         return ()
-    others = sorted(os.sched_getaffinity(0) - set(loop_cpus))
+    others = sorted(usable_cpus() - set(loop_cpus))
     return tuple(others) or loop_cpus

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,6 +22,12 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_MAX: Final = -4
 
 _warned: set[str] = set()
+
+_usable: set[int] = set()
+"""CPUs of the process before `gather_on`."""
+
+_gathered: set[int] = set()
+"""CPUs to which `gather_on` keeps everything that is not real-time."""
 
 
 def _warn_once(log: logging.Logger, text: str) -> None:
@@ -79,20 +85,50 @@ def go_before_others(log: logging.Logger) -> bool:
     return True
 
 
+def gather_on(cpus: Iterable[int], log: logging.Logger) -> bool:
+    """Keep the calling thread, and those it will start, on these CPUs; False when that is refused.
+
+    Only one of a process's Python threads runs at a time. Where each wakes on another CPU, handing the
+    interpreter over costs more than most requests do. Real-time threads go where they are told to go.
+    """
+    usable, chosen = os.sched_getaffinity(0), set(cpus)
+    try:
+        os.sched_setaffinity(0, chosen)
+    except OSError as error:
+        _warn_once(log, f"threads stay on CPUs {sorted(usable)}: {sorted(chosen)} refused ({error})")
+        return False
+    _usable.update(usable)
+    _gathered.update(chosen)
+    return True
+
+
+def usable_cpus() -> set[int]:
+    """CPUs that this process may use; a thread that was gathered has fewer."""
+    return set(_usable) or os.sched_getaffinity(0)
+
+
+def _cpus_of_loop(settings: RealtimeSettings) -> set[int]:
+    """CPUs of a real-time thread: what it was told; a thread that polls leaves the others theirs."""
+    if settings.cpus:
+        return set(settings.cpus)
+    usable = usable_cpus()
+    return (usable - _gathered or usable) if settings.waiting != "semaphore" else usable
+
+
 @contextmanager
 def real_time(settings: RealtimeSettings, log: logging.Logger) -> Iterator[None]:
     """Give the calling thread its CPUs and its priority, and take them back afterwards."""
     old_cpus = os.sched_getaffinity(0)
     if settings.lock_memory:
         lock_memory(log)
-    if settings.cpus:
+    cpus = _cpus_of_loop(settings)
+    if cpus != old_cpus:
         try:
-            os.sched_setaffinity(0, settings.cpus)
+            os.sched_setaffinity(0, cpus)
         except OSError as error:
             _warn_once(
                 log,
-                f"the real-time thread stays on CPUs {sorted(old_cpus)}:"
-                f" {list(settings.cpus)} refused ({error})",
+                f"the real-time thread stays on CPUs {sorted(old_cpus)}: {sorted(cpus)} refused ({error})",
             )
     if settings.priority > 0:
         try:
@@ -108,5 +144,5 @@ def real_time(settings: RealtimeSettings, log: logging.Logger) -> Iterator[None]
     finally:
         if settings.priority > 0 and os.sched_getscheduler(0) == os.SCHED_FIFO:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        if settings.cpus:
+        if cpus != old_cpus:
             os.sched_setaffinity(0, old_cpus)

@@ -75,7 +75,12 @@ class ParameterSlots:
 
     def switch(self, index: int) -> int:
         """Return one switch of the version in force."""
-        return int(self.snapshot("switches")["switches"][index])
+        while True:
+            version = self.version
+            value = int(self._parameters.switches[version & 1][index])
+            # As in `snapshot`: the slot is not touched before another version is in force.
+            if self.version == version:
+                return value
 
     @contextmanager
     def held(self) -> Iterator[int]:

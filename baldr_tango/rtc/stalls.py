@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baldr_tango.kernels.pacing import watch_sleeps
+from baldr_tango.rtc.scheduling import usable_cpus
 
 STALL_NS: Final = 1_000_000
 """A sleep at high priority that ends this much too late is a stall: a hundred times what a kernel takes."""
@@ -94,7 +95,7 @@ class StallWatch:
         size = int(seconds * 1e9) // PROBE_PERIOD_NS + 1
         self._seconds = seconds
         self._control = np.zeros(1, dtype=np.int64)
-        chosen = sorted(os.sched_getaffinity(0) if cpus is None else cpus)
+        chosen = sorted(usable_cpus() if cpus is None else cpus)
         self._probes = [_Probe(cpu, np.full(size, 0), np.full(size, 0)) for cpu in chosen]
         self._begin_ns = 0
         self._steal_s = 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from baldr_tango.configuration.settings import RealtimeSettings
+from baldr_tango.rtc.scheduling import usable_cpus
 from baldr_tango.rtc.throttling import LIFT_THROTTLING, Throttling, read_throttling
 
 SEMAPHORE: Final = "semaphore"
@@ -109,7 +110,7 @@ class SpinningLoops:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spinners: list[Spinner] = []
-        self._machine = frozenset(os.sched_getaffinity(0))
+        self._machine = frozenset(usable_cpus())
         self._warned: set[str] = set()
 
     @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from baldr_tango.beam import Beam
 from baldr_tango.commands import execute, only_reads, runs_beside
 from baldr_tango.configuration.runtime import BeamSettings
+from baldr_tango.rtc.scheduling import FOR_MANY, go_before_others
 from devices.properties import NO_COMMANDER
 from legacy_zmq.commander import CommanderServer
 
@@ -55,6 +56,7 @@ class BeamService:
                     waits=runs_beside,
                     reads=only_reads,
                     name=f"commander {self.beam.name}",
+                    prepare=partial(go_before_others, self.log, FOR_MANY),
                 )
                 self.commander.start()
             undo.pop_all()

@@ -30,6 +30,7 @@ class CommanderServer(ReplyServer):
         an unknown one. All other commands run one after the other, in order of arrival.
     reads : tells whether the command of that name only reads, likewise; it is run by the server's own thread.
         Each hand-over to another thread is one more wait for the GIL, which a busy server makes long.
+    prepare : called in the server's thread before it listens.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class CommanderServer(ReplyServer):
         waits: Callable[[str], bool] = lambda name: False,
         reads: Callable[[str], bool] = lambda name: False,
         name: str = "commander",
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(endpoint, self._reply, failure=_failure, name=name)
+        super().__init__(endpoint, self._reply, failure=_failure, name=name, prepare=prepare)
         self._execute = execute
         self._waits = waits
         self._reads = reads

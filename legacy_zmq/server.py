@@ -71,10 +71,20 @@ class ReplyServer:
     answer : called in the server's thread for each request; it must be quick or return `Later`.
     failure : words an error reply; for requests that are too long, and for errors in `answer`.
     name : of the thread, in logs and errors.
+    prepare : called in the server's thread before it listens.
     """
 
-    def __init__(self, endpoint: str, answer: Answer, *, failure: Callable[[str], bytes], name: str) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        answer: Answer,
+        *,
+        failure: Callable[[str], bytes],
+        name: str,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
         self.name = name
+        self._prepare = prepare
         self._requested = endpoint
         self._bound = ""
         self._answer = answer
@@ -149,6 +159,8 @@ class ReplyServer:
                 socket.tcp_keepalive = 1
                 socket.sndhwm = _MAX_UNSENT
                 check_endpoint(self._requested)
+                # The threads of the socket exist by now; this concerns only the one that answers.
+                self._prepare()
                 socket.bind(self._requested)
                 bound.set_result(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
                 self._serve(socket)

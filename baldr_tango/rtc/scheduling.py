@@ -15,6 +15,9 @@ from baldr_tango.configuration.settings import RealtimeSettings
 NICENESS: Final = -10
 """Nice level of a server's threads that are not real-time."""
 
+FOR_MANY: Final = -14
+"""Nice level of a thread that alone answers many clients; others have a thread each."""
+
 _MCL_CURRENT: Final = 1
 _MCL_FUTURE: Final = 2
 _MCL_ONFAULT: Final = 4
@@ -67,19 +70,19 @@ def lock_memory(log: logging.Logger) -> bool:
     return False
 
 
-def go_before_others(log: logging.Logger) -> bool:
+def go_before_others(log: logging.Logger, niceness: int = NICENESS) -> bool:
     """Give the calling thread, and those it will start, more of a busy CPU; False when not permitted.
 
     For all threads that are not real-time: on a computer that compiles or plots, replies to commanders and
     GUIs would otherwise take a second, and clients that wait for 300 ms give up for ever.
     """
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, min(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, min(niceness, os.getpriority(os.PRIO_PROCESS, 0)))
     except OSError as error:
         _warn_once(
             log,
             f"no raised nice level ({error.strerror}): replies may be late on a busy computer; permit a"
-            f" nice limit of {NICENESS}, or CAP_SYS_NICE",
+            f" nice limit of {FOR_MANY}, or CAP_SYS_NICE",
         )
         return False
     return True

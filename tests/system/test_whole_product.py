@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tango
 
-from baldr_tango.rtc.scheduling import NICENESS
+from baldr_tango.rtc.scheduling import FOR_MANY, NICENESS
 from baldr_tango.telemetry import TelemetryFile
 from tests.harness import wait_for
 from tests.system.product import Product, running_product
@@ -72,10 +72,28 @@ def test_threads_that_answer_go_before_other_programs(product: Product) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs the permission to raise the nice level")
     server = next(child for child in product.deployment.children if child.name == "device server")
-    threads = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
-    others = [thread for thread in threads if os.sched_getscheduler(thread) == os.SCHED_OTHER]
+    tasks = Path(f"/proc/{server.pid}/task")
+    names = {int(task.name): (task / "comm").read_text().strip() for task in tasks.iterdir()}
+    others = [thread for thread in names if os.sched_getscheduler(thread) == os.SCHED_OTHER]
     assert len(others) > 4
-    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in others} == {NICENESS}
+    levels = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in others}
+    alone = [thread for thread in others if names[thread].startswith("commander beam")]
+    assert len(alone) == len(product.config.beams)
+    assert {levels.pop(thread) for thread in alone} == {FOR_MANY}
+    assert set(levels.values()) == {NICENESS}
+
+
+def test_all_but_the_loops_stays_on_cpus_of_its_own(product: Product) -> None:
+    cpus = product.deployment.cpus
+    usable = os.sched_getaffinity(0)
+    if not cpus or len(usable) < 2:
+        pytest.skip("this machine has one CPU, or does not permit real-time priority")
+    server = next(child for child in product.deployment.children if child.name == "device server")
+    tasks = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    others = [task for task in tasks if os.sched_getscheduler(task) == os.SCHED_OTHER]
+    (home,) = {tuple(os.sched_getaffinity(task)) for task in others}
+    assert len(home) == 1
+    assert not set(home) & set(cpus)
 
 
 def test_commander_and_tango_see_and_move_the_same_beam(product: Product) -> None:

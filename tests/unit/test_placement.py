@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from baldr_tango.configuration.runtime import InstrumentSettings, RealtimeSettings, RuntimeConfig
-from devices.placement import refusal_of_priority, shared_cpu
+from devices.placement import refusal_of_priority, server_cpus, shared_cpu
 
 
 def config(beams: int, **realtime: Any) -> RuntimeConfig:
@@ -55,3 +55,26 @@ def test_asking_for_priority_leaves_the_scheduling_as_it_was() -> None:
     assert isinstance(refusal_of_priority(10), str)
     assert refusal_of_priority(1000) != ""
     assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.parametrize(
+    ("allowed", "loops", "expected"),
+    [
+        ([0, 1], (1,), (0,)),
+        ([0, 1, 2, 3], (2, 3), (1,)),
+        ([0, 1, 2, 3], (), (1,)),
+        ([4, 6, 7], (6, 7), (4,)),
+        ([0, 1], (0, 1), ()),
+        ([0], (), ()),
+    ],
+)
+def test_the_server_gets_one_cpu_without_loops(
+    allowed: list[int], loops: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert server_cpus(config(4), allowed, loops) == expected
+
+
+def test_the_runtime_file_decides_about_the_server_too() -> None:
+    plain = config(4)
+    named = replace(plain, instrument=replace(plain.instrument, server_cpus=(0, 1)))
+    assert server_cpus(named, [0, 1, 2], (0,)) == (0, 1)

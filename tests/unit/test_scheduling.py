@@ -83,3 +83,58 @@ def test_what_is_permitted_is_used_all_the_same():
     assert seen["inside"][0] == [seen["policy"], [cpu]]
     assert seen["after"][1] == seen["cpus"]
     assert len(seen["said"]) == 2
+
+
+GATHERED = """
+import json, logging, os, sys, threading
+from baldr_tango.configuration.settings import RealtimeSettings
+from baldr_tango.rtc.scheduling import gather_on, real_time, usable_cpus
+
+log = logging.getLogger("test")
+logging.disable()
+first = min(os.sched_getaffinity(0))
+
+def now():
+    return sorted(os.sched_getaffinity(0))
+
+def inside(**settings):
+    with real_time(RealtimeSettings(priority=0, lock_memory=False, **settings), log):
+        return now()
+
+def in_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(now()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+seen = dict(before=now(), refused=gather_on([4095], log), still=now(), taken=gather_on([first], log))
+seen |= dict(after=now(), thread=in_thread(), usable=sorted(usable_cpus()))
+seen |= dict(asleep=inside(), polling=inside(waiting="spin"), told=inside(cpus=(first,)), at_last=now())
+json.dump(seen, sys.stdout)
+"""
+
+
+def test_loops_are_not_kept_where_all_the_rest_is():
+    machine = sorted(os.sched_getaffinity(0))
+    if len(machine) < 2:
+        pytest.skip("this process may use one CPU only")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", GATHERED], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    first = machine[:1]
+    assert json.loads(done.stdout) == {
+        "before": machine,
+        "refused": False,
+        "still": machine,
+        "taken": True,
+        "after": first,
+        "thread": first,
+        "usable": machine,
+        "asleep": machine,
+        "polling": machine[1:],
+        "told": first,
+        "at_last": first,
+    }

@@ -15,7 +15,7 @@ from baldr_tango.configuration.settings import RealtimeSettings
 NICENESS: Final = -10
 """Nice level of a server's threads that are not real-time."""
 
-FOR_MANY: Final = -14
+FOR_MANY: Final = -12
 """Nice level of a thread that alone answers many clients; others have a thread each."""
 
 _MCL_CURRENT: Final = 1

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from baldr_tango.rtc.stalls import StallWatch, compile_probe
 from benchmarks.clients import Clients, Seen
 from benchmarks.deployed import commanders, counts, deployed, devices, lateness_us, recorded
 from benchmarks.row import Row
@@ -33,8 +32,6 @@ class _Found:
     lost: float
     overruns: float
     p99: dict[tuple[int, int], float]
-    stalls: int
-    longest_ms: float
 
 
 def _spell() -> tuple[int, int]:
@@ -46,7 +43,6 @@ def _spell() -> tuple[int, int]:
 
 
 def _measure() -> _Found:
-    compile_probe()
     with ExitStack() as stack:
         deployment = stack.enter_context(deployed(RATE_HZ, record=True))
         targets, endpoints = devices(deployment), commanders(deployment)
@@ -58,9 +54,6 @@ def _measure() -> _Found:
             stack.enter_context(Clients("tango-probe", targets)),
             stack.enter_context(Clients("commander-probe", endpoints)),
         ]
-        watch = StallWatch(2 * RUNS * (RUN_S + _SETTLE_S) + 60.0)
-        watch.start()
-        stack.callback(watch.stop)
         before = counts(deployment, "lost_frames", "telemetry_overruns")
         idle, loaded = [], []
         for _ in range(RUNS):
@@ -71,8 +64,6 @@ def _measure() -> _Found:
             for clients in hammers + probes:
                 clients.pause()
         lost, overruns = (counts(deployment, "lost_frames", "telemetry_overruns") - before).sum(axis=0)
-        watch.stop()
-        stalls = watch.finish()
         tango_seen, status_seen = (clients.end() for clients in probes)
         hammering = hammers[0].end().add(hammers[1].end())
         for beam in deployment.beams:
@@ -85,26 +76,22 @@ def _measure() -> _Found:
             for begin, end in p99:
                 inside = (records["time_ns"] >= begin) & (records["time_ns"] < end)
                 p99[begin, end] = max(p99[begin, end], float(np.percentile(late[inside], 99)))
-    seen = [(s.begin_ns, s.end_ns) for s in stalls.stalls]
-    return _Found(
-        idle, loaded, hammering, tango_seen, status_seen, lost, overruns, p99, len(seen), stalls.longest_ms
-    )
+    return _Found(idle, loaded, hammering, tango_seen, status_seen, lost, overruns, p99)
 
 
 def rows() -> list[Row]:
     """Measure once."""
     found = _measure()
     rises = [found.p99[b] - found.p99[a] for a, b in zip(found.idle, found.loaded, strict=True)]
-    machine = {"stalls of the machine": float(found.stalls), "longest ms": found.longest_ms}
     requests = found.hammering.asked / (RUNS * (RUN_S + _SETTLE_S))
     lost = Row(
         f"frames lost meanwhile, 4 x {RATE_HZ:g} Hz",
         0.0,
         found.lost,
         "frames",
-        {"telemetry overruns": found.overruns, **machine},
+        {"telemetry overruns": found.overruns},
         "attribute lost_frames of all beams, idle and loaded spells together.",
-        "stalls of the machine are seen by a probe of the highest priority on each CPU.",
+        "a host that takes the CPU of a loop away for longer than a frame does that.",
     )
     late = Row(
         f"p99 of lateness, {TANGO_CLIENTS} Tango clients and 4 pollers over idle",
@@ -148,6 +135,6 @@ def _reply_row(what: str, seen: Seen, hammering: Seen) -> Row:
         },
         "one client per beam that asks every 20 ms beside those that hammer, before them by its priority as"
         " if it had a computer of its own; a reply missed by any client makes the row infinite.",
-        "all requests pass through one Python interpreter, about 0.4 ms each with the hand-over of its lock:"
-        " what comes while 24 others wait takes some 10 ms in the mean.",
+        "the clients ask as fast as they are answered, so that the server's CPU is always taken, as are those"
+        " that they share with the loops; a host that takes one away for milliseconds is a part of it.",
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import zmq
 
 from legacy_zmq.protocol import MAX_REQUEST_BYTES
+
+_READABLE: Final = int(zmq.POLLIN)
 
 
 @dataclass
@@ -31,7 +34,7 @@ def read_request(socket: zmq.Socket[bytes]) -> Request | None:
     not copied.
     """
     # Unlike an attempt to receive, this question does not hand the interpreter over to another thread.
-    if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+    if not int(socket.getsockopt(zmq.EVENTS)) & _READABLE:
         return None
     identity, frames = socket.recv(zmq.NOBLOCK), socket.recv_multipart(zmq.NOBLOCK, copy=False)
     behind = next((i for i, frame in enumerate(frames, 1) if len(frame) == 0), 0)

@@ -79,13 +79,15 @@ class Housekeeping:
 
     def _run(self) -> None:
         show_thread_name()
-        while not self._stopping.wait(PERIOD_S):
+        # The first look comes at once: a beam can be told what to do before a period is over.
+        while not self._stopping.is_set():
             try:
                 self._look()
             except BaldrError as error:
                 self._beam.log.error("housekeeping: %s", error)
             except Exception:
                 self._beam.log.exception("housekeeping failed; trying again")
+            self._stopping.wait(PERIOD_S)
 
     def _look(self) -> None:
         loop, now = self._loop, time.monotonic()
@@ -154,8 +156,8 @@ class Housekeeping:
         old = self._reported
         if old is None or _essence(old) != _essence(state):
             self._reported = state
-            if old is not None:
-                self._beam.log.info("state: %s -> %s", _summary(old), _summary(state))
+            came_from = "" if old is None else f"{_summary(old)} -> "
+            self._beam.log.info("state: %s%s", came_from, _summary(state))
             change = StateChange(old or state, state)
             for callback in list(self._beam.on_change):
                 callback(change)

@@ -59,13 +59,9 @@ def server_cpus(config: RuntimeConfig, allowed: Iterable[int], loop_cpus: Iterab
     """
     if config.instrument.server_cpus:
         return config.instrument.server_cpus
-    cpus = sorted(allowed)
-    if len(cpus) < 2:
-        return ()
-    without_loops = [cpu for cpu in cpus if cpu not in set(loop_cpus)]
-    if not without_loops:
-        return ()
-    return (without_loops[1] if len(without_loops) > 1 else without_loops[0],)
+    cpus, taken = sorted(allowed), set(loop_cpus)
+    without_loops = [cpu for cpu in cpus if cpu not in taken] if len(cpus) > 1 else []
+    return tuple(without_loops[1:2] or without_loops[:1])
 
 
 def refusal_of_priority(priority: int) -> str:

@@ -145,9 +145,9 @@ def test_a_question_moves_nothing_and_is_no_reason_to_look(follow, server):
     assert len(reads(server)) == before
 
 
-def test_a_stage_that_moves_is_moving_until_it_stands(follow):
-    """Somebody else moves it: no command of this process says so."""
-    way = itertools.chain([0.0, 0.0], [100.0, 250.0, 400.0], itertools.repeat(420.0))
+def on_its_way(*positions):
+    """Answers of an MDS whose stages are one position further with each look, and stand at the last [um]."""
+    way = itertools.chain(positions, itertools.repeat(positions[-1]))
     place = [0.0]
 
     def answer(request):
@@ -155,7 +155,12 @@ def test_a_stage_that_moves_is_moving_until_it_stands(follow):
             place[0] = next(way)
         return f"{place[0]}\n".encode()
 
-    with RepServer(answer) as server:
+    return answer
+
+
+def test_a_stage_that_moves_is_moving_until_it_stands(follow):
+    """Somebody else moves it: no command of this process says so."""
+    with RepServer(on_its_way(0.0, 0.0, 100.0, 250.0, 400.0, 420.0)) as server:
         following = follow(server.endpoint)
         following.look()
         following.look(mask_following.PERIOD_S)
@@ -201,15 +206,7 @@ def test_looking_never_waits_for_the_mds(follow):
 
 def test_since_when_it_rests_is_the_look_that_saw_it_move_last(follow):
     """Somebody else moves it, 300 um on the way and 20 um at the end; then it stands."""
-    way = itertools.chain([0.0, 0.0], [300.0, 320.0], itertools.repeat(320.3))
-    place = [0.0]
-
-    def answer(request):
-        if request == b"read BMX2":
-            place[0] = next(way)
-        return f"{place[0]}\n".encode()
-
-    with RepServer(answer) as server:
+    with RepServer(on_its_way(0.0, 0.0, 300.0, 320.0, 320.3)) as server:
         following = follow(server.endpoint)
         following.look()
         following.look(mask_following.PERIOD_S)

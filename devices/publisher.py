@@ -45,6 +45,8 @@ class _Topic:
     due_s: float = 0.0
     pushed_s: float = 0.0
     archived_s: float = -ARCHIVE_PERIOD_S
+    attribute: Any = None
+    """Tango's attribute of that name, once it was looked up."""
     last: Any = field(default_factory=object)
     last_archived: Any = field(default_factory=object)
 
@@ -176,7 +178,11 @@ class Publisher:
             self._publish(topic, on_the_wire(topic.value, values[topic.value.name]), now_s)
 
     def _is_wanted(self, topic: _Topic) -> bool:
-        attribute = self._device.get_device_attr().get_attr_by_name(topic.value.name)
+        # Kept, because each call of Tango hands the interpreter over to threads that answer clients.
+        attribute = topic.attribute
+        if attribute is None:
+            attribute = self._device.get_device_attr().get_attr_by_name(topic.value.name)
+            topic.attribute = attribute
         return bool(
             attribute.change_event_subscribed()
             or attribute.archive_event_subscribed()

@@ -46,11 +46,11 @@ class Notebook:
         return self
 
     def get_attr_by_name(self, name: str) -> Any:
-        is_wanted = name in self.wanted
+        notebook = self
 
         class Attribute:
             def change_event_subscribed(self) -> bool:
-                return is_wanted
+                return name in notebook.wanted
 
             archive_event_subscribed = alarm_event_subscribed = change_event_subscribed
 

@@ -18,6 +18,7 @@ import numba
 from llvmlite.binding import get_host_cpu_name
 from numba.core import config as numba_config
 from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 
 from baldr_tango import kernel_cache
 
@@ -110,7 +111,16 @@ the work itself: microseconds per frame, minutes of compilation. Such parts are 
 """
 
 
-def c_function(signature: Any) -> Any:
-    """Compile a function that C calls by its address, with arguments of the given types; cached on disk."""
-    compiled: Any = numba.cfunc
-    return compiled(signature, cache=_IS_KEPT, error_model="numpy", _nrt=False)
+def c_function(signature: Any) -> Callable[[Any], Any]:
+    """Return a decorator: a function that C calls by its address, with arguments of the given types."""
+
+    def decorate(function: Any) -> Any:
+        kind = signature.args, signature.return_type
+        compiled: Any = CFunc(function, kind, locals={}, options={"error_model": "numpy", "_nrt": False})
+        if _IS_KEPT:
+            # As CFunc.enable_caching does, with our class.
+            compiled._cache = _Cache(function)
+        compiled.compile()
+        return compiled
+
+    return decorate

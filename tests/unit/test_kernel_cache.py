@@ -196,3 +196,21 @@ def test_when_the_place_is_lost_kernels_work_and_it_is_said_once(tmp_path: Path)
     done = _python(ASK.format(then=lose), tmp_path)
     assert done.stdout == "7\n"
     assert done.stderr.count("compiled kernels cannot be kept on disk") == 1
+
+
+C_FUNCTION = """
+from numba import types
+from baldr_tango.kernels import jit
+(jit._DIRECTORY / "saving").mkdir()
+def twice(number):
+    return 2 * number
+print(jit.c_function(types.int64(types.int64))(twice).ctypes(21))
+"""
+
+
+def test_functions_that_c_calls_work_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # only what comes from a file is kept
+    script.write_text(C_FUNCTION)
+    done = _python(f"exec(compile(open({str(script)!r}).read(), {str(script)!r}, 'exec'))", tmp_path)
+    assert done.stdout == "42\n"
+    assert done.stderr.count("compiled kernels cannot be kept on disk") == 1

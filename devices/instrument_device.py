@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import time
@@ -16,7 +15,7 @@ import tango
 from tango import AutoTangoAllowThreads, CmdArgType, DevState
 from tango.server import command, device_property
 
-from baldr_tango.configuration.runtime import load_runtime, shipped_config
+from baldr_tango.configuration.runtime import load_runtime
 from baldr_tango.errors import BackendError, BaldrError, ConfigError, StateError
 from baldr_tango.interface import Command
 from devices import logs
@@ -37,6 +36,7 @@ from devices.instrument_states import rule_for_beams
 from devices.instrument_values import INSTRUMENT_VALUES, LISTED, MOST_BEAMS, collect
 from devices.own_address import full_name
 from devices.publishing import PublishingDevice
+from devices.runtime_file import runtime_file
 from devices.text import json_text, tango_text
 
 TIMEOUT_RANGE_MS: Final = (100, 2400)
@@ -223,7 +223,7 @@ def beam_devices(names: Sequence[str], config_file: str) -> dict[int, str]:
     Raises `ConfigError` when a name does not say which beam it is, or two are the same beam.
     """
     if not names:
-        file = config_file or os.environ.get("BALDR_CONFIG") or shipped_config()
+        file = runtime_file(config_file)
         config = load_runtime(Path(file))
         return {beam: config.for_beam(beam).tango_device for beam in config.beams}
     found: dict[int, str] = {}

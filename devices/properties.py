@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from tango.server import device_property
 
-from baldr_tango.configuration.runtime import BeamSettings, load_runtime, shipped_config
+from baldr_tango.configuration.runtime import BeamSettings, load_runtime
 from baldr_tango.configuration.schema import declared_keys
 from baldr_tango.configuration.settings import RealtimeSettings
 from baldr_tango.errors import ConfigError
 from devices.placement import cpus_from_environment
+from devices.runtime_file import runtime_file
 
 FROM_FILE: Final = -1
 """Value of a numeric property that leaves the choice to the runtime file."""
@@ -107,7 +108,7 @@ def beam_settings(device: str, properties: Mapping[str, Any]) -> BeamSettings:
     ConfigError
         The runtime file or a property is wrong; it names the file or the property.
     """
-    file = properties["ConfigFile"] or os.environ.get("BALDR_CONFIG") or shipped_config()
+    file = runtime_file(properties["ConfigFile"])
     state = properties["StateDirectory"] or os.environ.get("BALDR_STATE")
     config = load_runtime(file, state=Path(state) if state else None)
     settings = config.for_beam(beam_number(device, properties["Beam"]))

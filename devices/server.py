@@ -16,6 +16,7 @@ from typing import Final
 from baldr_tango.configuration.runtime import RuntimeConfig, load_runtime, shipped_config
 from baldr_tango.errors import BaldrError, ConfigError
 from devices.placement import cpus_from_environment, server_cpus
+from devices.runtime_file import runtime_file
 
 SERVER: Final = "BaldrRTC"
 """Name of the Tango server and of its console script: a Starter runs the one by the other."""
@@ -60,9 +61,9 @@ def _gather(log: logging.Logger) -> None:
     from baldr_tango.rtc.scheduling import gather_on, usable_cpus
 
     try:
-        config = load_runtime(os.environ.get("BALDR_CONFIG") or shipped_config())
-        named = [config.realtime.cpus, *(config.for_beam(beam).realtime.cpus for beam in config.beams)]
-        loops = cpus_from_environment() or tuple(chain.from_iterable(named))
+        config = load_runtime(runtime_file())
+        named = chain.from_iterable(config.for_beam(beam).realtime.cpus for beam in config.beams)
+        loops = cpus_from_environment() or tuple(named)
     except BaldrError as error:
         log.warning("the CPUs of the server are left to the scheduler: %s", error)
         return

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from tango import AttrQuality, AutoTangoAllowThreads, DevState
 from tango.server import attribute, device_property
 
-from baldr_tango.configuration.runtime import load_runtime, shipped_config
+from baldr_tango.configuration.runtime import load_runtime
 from baldr_tango.errors import BaldrError, StateError
 from baldr_tango.simulator.instrument import VirtualInstrument
 from devices import logs
@@ -24,6 +24,7 @@ from devices.attributes import attribute_options, neutral
 from devices.failures import describe, raise_failure
 from devices.placement import cpus_from_environment
 from devices.publishing import PublishingDevice
+from devices.runtime_file import runtime_file
 from devices.simulator_values import ENTRIES, Entry, Source
 from devices.text import tango_text
 from legacy_zmq.instrument import ControlServers
@@ -88,7 +89,7 @@ class BaldrSimulator(PublishingDevice, _Members):  # type: ignore[misc, valid-ty
 
     def _begin(self, ending: threading.Event) -> None:
         try:
-            file = self.ConfigFile or os.environ.get("BALDR_CONFIG", "") or shipped_config()
+            file = runtime_file(self.ConfigFile)
             state = os.environ.get("BALDR_STATE", "")
             config = load_runtime(Path(file), state=Path(state) if state else None)
             cpus = cpus_from_environment() or config.realtime.cpus

@@ -30,6 +30,7 @@ class Moment:
         self.beam = beam
         self.loop = beam.loop
         self.figures: Figures = beam.figures
+        # Not cached_property: before Python 3.12 all readers of all beams share its lock.
         self._state: BeamState | None = None
         self._telemetry: TelemetryStatus | None = None
         self._counters: NDArray[np.int64] | None = None

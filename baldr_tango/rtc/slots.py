@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from baldr_tango.kernels.atomics import load_acquire, store_release
 from baldr_tango.rtc.packing import check_member, copied, fit, pack_member, slot_arrays, slotted
 
 _POLL_S = 0.0005
+
+_T = TypeVar("_T")
 
 ExchangeParameters: TypeAlias = Callable[[d.Parameters, Callable[[], None], float], None]
 """Has the loop go on with other arrays: new parameters, what to call meanwhile, longest wait [s]."""
@@ -66,21 +68,22 @@ class ParameterSlots:
 
     def snapshot(self, *names: str) -> dict[str, NDArray[Any]]:
         """Copy parameter arrays of one and the same version in force."""
-        while True:
-            version, parameters = self.version, self._parameters
-            copies = {name: getattr(parameters, name)[version & 1].copy() for name in names}
-            # A writer touches this slot only after it has put the next version in force.
-            if self.version == version:
-                return copies
+        return self._steady(
+            lambda parameters, slot: {name: getattr(parameters, name)[slot].copy() for name in names}
+        )
 
     def switch(self, index: int) -> int:
         """Return one switch of the version in force."""
+        return self._steady(lambda parameters, slot: int(parameters.switches[slot, index]))
+
+    def _steady(self, read: Callable[[d.Parameters, int], _T]) -> _T:
+        """Return what `read` finds in the slot of the version in force, all of it of that version."""
         while True:
-            version = self.version
-            value = int(self._parameters.switches[version & 1][index])
-            # As in `snapshot`: the slot is not touched before another version is in force.
+            version, parameters = self.version, self._parameters
+            found = read(parameters, version & 1)
+            # A writer touches this slot only after it has put the next version in force.
             if self.version == version:
-                return value
+                return found
 
     @contextmanager
     def held(self) -> Iterator[int]:

@@ -15,6 +15,7 @@ import tango
 
 from baldr_tango.rtc.scheduling import FOR_MANY, NICENESS
 from baldr_tango.telemetry import TelemetryFile
+from devices.processes import ChildProcess
 from tests.harness import wait_for
 from tests.system.product import Product, running_product
 
@@ -54,16 +55,20 @@ def test_two_clients_poll_the_same_beam_while_its_loops_run(product: Product) ->
     assert device.HO_state == 1
 
 
+def threads_of(child: ChildProcess, policy: int) -> dict[int, str]:
+    """Names of a process's threads with that scheduling, by number."""
+    tasks = Path(f"/proc/{child.pid}/task")
+    names = {int(task.name): (task / "comm").read_text().strip() for task in tasks.iterdir()}
+    return {thread: name for thread, name in names.items() if os.sched_getscheduler(thread) == policy}
+
+
 def test_loops_and_virtual_camera_stand_still_together_on_a_small_machine(product: Product) -> None:
     cpus = product.deployment.cpus
     if not cpus:
         pytest.skip("this machine has CPUs for all, or does not permit real-time priority")
-    tasks = [
-        int(task.name)
-        for child in product.deployment.children
-        for task in Path(f"/proc/{child.pid}/task").iterdir()
+    real_time = [
+        thread for child in product.deployment.children for thread in threads_of(child, os.SCHED_FIFO)
     ]
-    real_time = [task for task in tasks if os.sched_getscheduler(task) == os.SCHED_FIFO]
     assert len(real_time) == len(product.config.beams) + 1
     assert {tuple(os.sched_getaffinity(task)) for task in real_time} == {cpus}
 
@@ -71,13 +76,10 @@ def test_loops_and_virtual_camera_stand_still_together_on_a_small_machine(produc
 def test_threads_that_answer_go_before_other_programs(product: Product) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs the permission to raise the nice level")
-    server = next(child for child in product.deployment.children if child.name == "device server")
-    tasks = Path(f"/proc/{server.pid}/task")
-    names = {int(task.name): (task / "comm").read_text().strip() for task in tasks.iterdir()}
-    others = [thread for thread in names if os.sched_getscheduler(thread) == os.SCHED_OTHER]
+    others = threads_of(product.child("device server"), os.SCHED_OTHER)
     assert len(others) > 4
     levels = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in others}
-    alone = [thread for thread in others if names[thread].startswith("commander beam")]
+    alone = [thread for thread, name in others.items() if name.startswith("commander beam")]
     assert len(alone) == len(product.config.beams)
     assert {levels.pop(thread) for thread in alone} == {FOR_MANY}
     assert set(levels.values()) == {NICENESS}
@@ -88,10 +90,8 @@ def test_all_but_the_loops_stays_on_cpus_of_its_own(product: Product) -> None:
     usable = os.sched_getaffinity(0)
     if not cpus or len(usable) < 2:
         pytest.skip("this machine has one CPU, or does not permit real-time priority")
-    server = next(child for child in product.deployment.children if child.name == "device server")
-    tasks = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
-    others = [task for task in tasks if os.sched_getscheduler(task) == os.SCHED_OTHER]
-    (home,) = {tuple(os.sched_getaffinity(task)) for task in others}
+    others = threads_of(product.child("device server"), os.SCHED_OTHER)
+    (home,) = {tuple(os.sched_getaffinity(thread)) for thread in others}
     assert len(home) == 1
     assert not set(home) & set(cpus)
 

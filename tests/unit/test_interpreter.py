@@ -99,7 +99,6 @@ def test_threads_that_come_from_c_without_a_state_map_nothing() -> None:
     """As a request of a Tango client does: libc's thread calls a Python function."""
     seen = run_python(
         """
-        import os
         libc = ctypes.CDLL(None)
         START = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
         calls = []
@@ -139,7 +138,7 @@ def test_pieces_in_use_survive_the_removal_and_the_end() -> None:
         frame_memory.remove()
         leave.set()
         ending.join()
-        again = in_threads(20, lambda: results.append(deep(10)))
+        in_threads(20, lambda: results.append(deep(10)))
         seen = [sorted(set(results)), frame_memory.is_installed]
         """
     )
